@@ -3,11 +3,11 @@
     GatewayError
     +- ConfigError            start-up and reload only; holds every problem found
     +- CallerError            the caller's fault: never retried, never counted against an endpoint
-    |   +- MalformedCall, CallTooLarge, Unauthorized, ForbiddenOrigin, UnknownHost, UnknownRoute,
-    |      MethodRefused, OverBudget
+    |   +- MalformedJson, MalformedCall, CallTooLarge, Unauthorized, RouteRefused, ForbiddenOrigin,
+    |      UnknownHost, UnknownRoute, MethodRefused, OverBudget, CallerLeft
     +- AttemptError           one attempt at one endpoint ended without a usable answer
-    |   +- NotSent            provably no byte left: ConnectFailed, TlsFailed, ResolveFailed, PoolExhausted
-    |   +- NoReply            some or all bytes left: ConnectionLost, AttemptTimeout
+    |   +- NotSent            provably no byte left: ResolveFailed, ConnectFailed, ConnectTimeout, TlsFailed
+    |   +- NoReply            some or all bytes left: ConnectionLost, AttemptTimeout, Cancelled
     |   +- BrokenReply        bytes came back that cannot be trusted
     +- Exhausted              no endpoint gave an answer: NoEndpoint, AttemptsFailed, DeadlinePassed,
                               OutcomeUnknown
@@ -183,13 +183,6 @@ class TlsFailed(NotSent):
     reason = "tls_failed"
 
 
-class StaleConnection(NotSent):
-    """A kept-alive connection was found closed before anything was written; says nothing of health."""
-
-    reason = "stale_connection"
-    counts = Outcome.IGNORED
-
-
 class NoReply(AttemptError):
     """Bytes left and no complete answer came."""
 
@@ -276,7 +269,12 @@ def error_data(error: GatewayError) -> dict[str, Any]:
         data["retry_after"] = round(error.retry_after, 3)
     if isinstance(error, Exhausted):
         data["attempts"] = [
-            {"endpoint": a.endpoint, "ended": a.ended, "sent": a.sent.value, "ms": round((a.ended_at - a.started_at) * 1e3)}
+            {
+                "endpoint": a.endpoint,
+                "ended": a.ended,
+                "sent": a.sent.value,
+                "ms": round((a.ended_at - a.started_at) * 1e3),
+            }
             for a in error.attempts
         ]
     return data

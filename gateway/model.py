@@ -184,6 +184,7 @@ class Reason(enum.Enum):
 
     DRAINED = "drained"
     WRONG_CHAIN = "wrong_chain"
+    UNVERIFIED = "unverified"  # not reached since the start: its chain is not known yet
     EXCLUDED = "excluded"  # key refused, quota used up, or gone
     BREAKER_OPEN = "breaker_open"
     PROBING = "probing"  # half-open, and its one probe is out

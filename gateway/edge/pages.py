@@ -1,0 +1,136 @@
+"""What is served beside JSON-RPC: liveness, readiness and status for callers; metrics, explain and
+drain for operators.  Owner of starlette.
+
+Always true: nothing here shows a URL or a key; the operations application asks for its token on
+every path but /livez, when one is configured; a page is made of the same state that chooses
+endpoints.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route as Path
+
+
+class House(Protocol):
+    """What the pages ask of the assembled gateway."""
+
+    def status(self) -> dict[str, Any]: ...
+
+    def readiness(self) -> tuple[bool, list[str]]: ...
+
+    def explain(self, route: str, method: str) -> dict[str, Any] | None: ...
+
+    def drain(self, route: str, endpoint: str, out: bool) -> bool: ...
+
+    def metrics(self, accept: str) -> tuple[bytes, str]: ...
+
+
+NO_STORE = {"cache-control": "no-store"}
+
+
+def public_pages(house: House) -> Starlette:
+    """GET pages of the public listener."""
+
+    async def not_found(request: Request, _: Exception) -> Response:
+        text = f"POST JSON-RPC to a route, for example: {{'method': 'eth_blockNumber'}} to {_example(house)}\n"
+        return PlainTextResponse(text, 405 if request.method == "GET" else 404, {"allow": "POST, OPTIONS"})
+
+    return Starlette(
+        routes=[
+            Path("/livez", _livez),
+            Path("/readyz", _readyz(house)),
+            Path("/status.json", _status(house)),
+        ],
+        exception_handlers={404: not_found, 405: not_found},
+    )
+
+
+def operations_pages(house: House, token: str | None) -> Starlette:
+    """The operations listener: everything above, metrics, explain and drain."""
+
+    async def metrics(request: Request) -> Response:
+        body, content_type = house.metrics(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
+
+    async def explain(request: Request) -> Response:
+        route, method = request.query_params.get("route", ""), request.query_params.get("method", "")
+        report = house.explain(route, method)
+        if report is None:
+            return _problem(404, f"there is no route {route!r}; ?route=NAME&method=NAME")
+        return JSONResponse(report, headers=NO_STORE)
+
+    async def drain(request: Request) -> Response:
+        out = request.scope["path"] == "/drain"
+        route, endpoint = request.query_params.get("route", ""), request.query_params.get("endpoint", "")
+        if not house.drain(route, endpoint, out):
+            return _problem(404, "no such endpoint; ?route=NAME&endpoint=ID, ids are in /status.json")
+        return JSONResponse({"route": route, "endpoint": endpoint, "drained": out}, headers=NO_STORE)
+
+    return Starlette(
+        routes=[
+            Path("/livez", _livez),
+            Path("/readyz", _readyz(house)),
+            Path("/status.json", _status(house)),
+            Path("/metrics", metrics),
+            Path("/explain", explain),
+            Path("/drain", drain, methods=["POST"]),
+            Path("/undrain", drain, methods=["POST"]),
+        ],
+        middleware=[Middleware(_TokenGuard, token=token)] if token else [],
+    )
+
+
+class _TokenGuard:
+    """Plain ASGI: refuses everything without the operations token, but /livez."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], token: str) -> None:
+        self._app = app
+        self._token = token.encode()
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] != "/livez":
+            presented = b""
+            for name, value in scope["headers"]:
+                if name == b"authorization" and value[:7].lower() == b"bearer ":
+                    presented = value[7:].strip()
+            if not hmac.compare_digest(presented, self._token):
+                await _problem(401, "operations need their token: Authorization: Bearer")(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+async def _livez(_: Request) -> Response:
+    return PlainTextResponse("ok\n", headers=NO_STORE)
+
+
+def _readyz(house: House) -> Callable[[Request], Awaitable[Response]]:
+    async def readyz(_: Request) -> Response:
+        ready, problems = house.readiness()
+        text = "ready\n" if ready else "not ready\n" + "".join(f"- {problem}\n" for problem in problems)
+        return PlainTextResponse(text, 200 if ready else 503, NO_STORE)
+
+    return readyz
+
+
+def _status(house: House) -> Callable[[Request], Awaitable[Response]]:
+    async def status(_: Request) -> Response:
+        return JSONResponse(house.status(), headers=NO_STORE)
+
+    return status
+
+
+def _problem(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status, NO_STORE)
+
+
+def _example(house: House) -> str:
+    routes = house.status()["routes"]
+    return f"/{routes[0]['name']}" if routes else "/"

@@ -1,0 +1,351 @@
+"""JSON-RPC over HTTP: a body in, calls through dispatch, an answer out.
+
+Always true: items of a batch travel separately and at the same time and are answered in order; one
+bad item spoils no other; ids go back byte for byte; a notification gets no answer; results pass as
+the bytes that came; nothing reaches dispatch before host, origin, key, route, budget and method
+policy have agreed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.clock import Clock
+from gateway.dialect.jsonrpc import Request, decode, encode_batch, encode_error
+from gateway.edge.access import Caller, Callers, Hosts, Origins
+from gateway.edge.limits import EdgeLimits
+from gateway.edge.methods import MethodPolicy
+from gateway.errors import CallerError, GatewayError, MalformedCall, UnknownRoute
+from gateway.model import Call
+from gateway.upstream.dispatch import Answer, Dispatcher
+from gateway.upstream.route import Route
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+JSON = (b"content-type", b"application/json")
+GZIP = (b"content-encoding", b"gzip")
+MAX_TIMEOUT = 600.0  # seconds a caller may ask for in x-seawall-timeout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GzipSettings:
+    """`min_bytes` keeps small answers plain: compressing them costs more than it saves."""
+
+    enabled: bool = True
+    min_bytes: int = 2048
+    level: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RpcRoute:
+    """A route as callers see it."""
+
+    route: Route
+    methods: MethodPolicy
+
+
+class Table:
+    """Everything that a reload replaces, as one value: swapped by one assignment."""
+
+    __slots__ = ("answer_headers", "by_path", "callers", "gzip", "hosts", "limits", "origins", "routes")
+
+    def __init__(
+        self,
+        routes: list[RpcRoute],
+        *,
+        default: str | None,
+        callers: Callers,
+        hosts: Hosts,
+        origins: Origins,
+        limits: EdgeLimits,
+        gzip: GzipSettings,
+        answer_headers: bool,
+    ) -> None:
+        self.routes = routes
+        self.callers = callers
+        self.hosts = hosts
+        self.origins = origins
+        self.limits = limits
+        self.gzip = gzip
+        self.answer_headers = answer_headers
+        self.by_path: dict[str, RpcRoute] = {}
+        for item in routes:
+            for name in (item.route.name, *item.route.aliases):
+                self.by_path[f"/{name}"] = item
+            if item.route.chain_id is not None:
+                self.by_path.setdefault(f"/evm/{item.route.chain_id}", item)
+            if item.route.name == default or len(routes) == 1:
+                self.by_path["/"] = item
+
+    def find(self, path: str) -> tuple[RpcRoute | None, bytes | None]:
+        """The route of a path, and the key if the path carries one (``/key/<key>/<route>``)."""
+        found = self.by_path.get(path)
+        if found is not None:
+            return found, None
+        if path.startswith("/key/"):
+            key, _, rest = path[5:].partition("/")
+            return self.by_path.get("/" + rest.rstrip("/")), key.encode()
+        return self.by_path.get(path.rstrip("/") or "/"), None
+
+
+class _Ask:
+    """What the headers of one request say, read in one pass."""
+
+    __slots__ = (
+        "api_key",
+        "authorization",
+        "encoding",
+        "fetch_site",
+        "gzip",
+        "host",
+        "origin",
+        "timeout",
+        "traceparent",
+    )
+
+    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self.host = b""
+        self.origin = self.fetch_site = self.authorization = self.api_key = None
+        self.encoding = self.timeout = self.traceparent = None
+        self.gzip = False
+        for name, value in headers:
+            if name == b"host":
+                self.host = value
+            elif name == b"accept-encoding":
+                self.gzip = b"gzip" in value and b"gzip;q=0" not in value.replace(b" ", b"")
+            elif name == b"authorization":
+                self.authorization = value
+            elif name == b"x-api-key":
+                self.api_key = value
+            elif name == b"origin":
+                self.origin = value
+            elif name == b"sec-fetch-site":
+                self.fetch_site = value
+            elif name == b"traceparent":
+                self.traceparent = value
+            elif name == b"x-seawall-timeout":
+                self.timeout = value
+            elif name == b"content-encoding":
+                self.encoding = value
+
+    def key(self, in_path: bytes | None) -> bytes | None:
+        """The key presented: path, then X-API-Key, then Authorization: Bearer."""
+        if in_path is not None:
+            return in_path
+        if self.api_key is not None:
+            return self.api_key
+        if self.authorization is not None and self.authorization[:7].lower() == b"bearer ":
+            return self.authorization[7:].strip()
+        return None
+
+
+class RpcEdge:
+    """The hot path's ASGI callable, without framework objects."""
+
+    def __init__(self, table: Table, dispatcher: Dispatcher, clock: Clock, observer: Observer) -> None:
+        self.table = table
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._observer = observer
+
+    async def handle(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """One POST.  Every refusal is a JSON-RPC error with its HTTP status."""
+        table = self.table
+        ask = _Ask(scope["headers"])
+        try:
+            table.hosts.require(ask.host)
+            if ask.origin is not None or ask.fetch_site is not None:
+                table.origins.require(ask.origin, ask.fetch_site)
+            target, path_key = table.find(scope["path"])
+            caller = table.callers.identify(ask.key(path_key))
+            if target is None:
+                raise UnknownRoute("there is no such route; GET /status.json lists them")
+            if ask.encoding is not None and ask.encoding.lower() != b"identity":
+                raise MalformedCall("compressed request bodies are not accepted")
+            body = (await receive()).get("body", b"")
+            decoded = decode(body, table.limits.batch_items, table.limits.depth)
+            items = len(decoded) if isinstance(decoded, list) else 1
+            caller.require(target.route.name, items, self._clock())
+        except CallerError as error:
+            self._observer.refused(error.reason)
+            await self._refuse(send, ask, error)
+            return
+        if isinstance(decoded, list):
+            await self._batch(target, decoded, ask, caller, scope, send)
+        else:
+            await self._single(target, decoded, ask, caller, scope, send)
+
+    # --- single -----------------------------------------------------------------------------------
+
+    async def _single(
+        self, target: RpcRoute, request: Request, ask: _Ask, caller: Caller, scope: dict[str, Any], send: Send
+    ) -> None:
+        answer = await self._answer(target, request, ask, scope)
+        if request.id is None:
+            await self._send(send, 204, [], b"")
+            return
+        headers = self._headers(answer, ask)
+        if answer.stream is not None:
+            await self._stream(send, headers, ask, [(answer, request.id)], b"", b"")
+            return
+        await self._finish(send, headers, ask, answer.encode(request.id))
+
+    async def _answer(self, target: RpcRoute, request: Request, ask: _Ask, scope: dict[str, Any]) -> Answer:
+        route = target.route
+        started_at = self._clock()
+        call = route.dialect.call(request.method, request.params, request.id)
+        try:
+            target.methods.require(call.method)
+        except CallerError as error:
+            self._observer.refused(error.reason)
+            return Answer(attempts=0, error=error)
+        deadline_for = route.deadline(call.request_class)
+        if ask.timeout is not None:
+            deadline_for = min(deadline_for, _seconds(ask.timeout) or deadline_for)
+        exchange = scope["extensions"].get("seawall.exchange")
+        extra_head, parent = self._observer.outgoing(ask.traceparent)
+        answer = await self._dispatcher.handle(
+            route, call, started_at + deadline_for, extra_head, (lambda: exchange.disconnected) if exchange else _never
+        )
+        self._observer.ended(route, call, answer, started_at, self._clock(), parent)
+        return answer
+
+    # --- batch ------------------------------------------------------------------------------------
+
+    async def _batch(
+        self,
+        target: RpcRoute,
+        batch: list[Request | GatewayError],
+        ask: _Ask,
+        caller: Caller,
+        scope: dict[str, Any],
+        send: Send,
+    ) -> None:
+        answers = await asyncio.gather(*(self._item(target, item, ask, scope) for item in batch))
+        wanted = [
+            (answer, item.id if isinstance(item, Request) else b"null")
+            for answer, item in zip(answers, batch, strict=True)
+            if not isinstance(item, Request) or item.id is not None
+        ]
+        headers = [JSON, *self.table.origins.headers(ask.origin)]
+        if not wanted:
+            await self._send(send, 204, [], b"")
+        elif any(answer.stream is not None for answer, _ in wanted):
+            await self._stream(send, headers, ask, [(a, i or b"null") for a, i in wanted], b"[", b"]")
+        else:
+            await self._finish(send, headers, ask, encode_batch([a.encode(i or b"null") for a, i in wanted]))
+
+    async def _item(self, target: RpcRoute, item: Request | GatewayError, ask: _Ask, scope: dict[str, Any]) -> Answer:
+        if isinstance(item, GatewayError):
+            return Answer(attempts=0, error=item)
+        return await self._answer(target, item, ask, scope)
+
+    # --- sending ----------------------------------------------------------------------------------
+
+    def _headers(self, answer: Answer, ask: _Ask) -> list[tuple[bytes, bytes]]:
+        headers = [JSON]
+        if self.table.answer_headers:
+            if answer.endpoint:
+                headers.append((b"x-seawall-endpoint", answer.endpoint.encode()))
+            headers.append((b"x-seawall-attempts", b"%d" % answer.attempts))
+            if answer.execution:
+                headers.append((b"x-seawall-execution", answer.execution.encode()))
+        if answer.error is not None and answer.error.retry_after is not None:
+            headers.append((b"retry-after", b"%d" % max(1, round(answer.error.retry_after))))
+        if ask.origin is not None:
+            headers += self.table.origins.headers(ask.origin)
+        return headers
+
+    async def _finish(self, send: Send, headers: list[tuple[bytes, bytes]], ask: _Ask, body: bytes) -> None:
+        gzip = self.table.gzip
+        if ask.gzip and gzip.enabled and len(body) >= gzip.min_bytes:
+            packer = zlib.compressobj(gzip.level, zlib.DEFLATED, 31)
+            body = packer.compress(body) + packer.flush()
+            headers += [GZIP, (b"vary", b"accept-encoding")]
+        await self._send(send, 200, headers, body)
+
+    @staticmethod
+    async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        if status != 204:
+            headers.append((b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _stream(
+        self,
+        send: Send,
+        headers: list[tuple[bytes, bytes]],
+        ask: _Ask,
+        answers: list[tuple[Answer, bytes]],
+        opening: bytes,
+        closing: bytes,
+    ) -> None:
+        """Answers of which some are streams, in order.  A stream that breaks cuts the caller off."""
+        packer = None
+        if ask.gzip and self.table.gzip.enabled:
+            packer = zlib.compressobj(self.table.gzip.level, zlib.DEFLATED, 31)
+            headers += [GZIP, (b"vary", b"accept-encoding")]
+
+        async def put(piece: bytes) -> None:
+            if packer is not None:
+                piece = packer.compress(piece)
+            if piece:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        try:
+            await put(opening)
+            for number, (answer, caller_id) in enumerate(answers):
+                if number:
+                    await put(b",")
+                if answer.stream is None:
+                    await put(answer.encode(caller_id))
+                else:
+                    async for piece in answer.stream:
+                        await put(piece)
+            await put(closing)
+        finally:
+            for answer, _ in answers:
+                if answer.stream is not None:
+                    await answer.stream.aclose()
+        await send({"type": "http.response.body", "body": packer.flush() if packer is not None else b""})
+
+    async def _refuse(self, send: Send, ask: _Ask, error: CallerError) -> None:
+        headers = [JSON, *self.table.origins.headers(ask.origin), (b"connection", b"close")]
+        if error.retry_after is not None:
+            headers[-1] = (b"retry-after", b"%d" % max(1, round(error.retry_after)))
+        await self._send(send, error.http_status, headers, encode_error(None, error))
+
+
+class Observer:
+    """What the edge tells telemetry; assembly hands in the real one."""
+
+    def refused(self, reason: str) -> None:
+        """A caller was refused before dispatch."""
+
+    def outgoing(self, traceparent: bytes | None) -> tuple[bytes, Any]:
+        """Header lines for the upstream, and the parent context to remember."""
+        return b"", None
+
+    def ended(self, route: Route, call: Call, answer: Answer, started_at: float, ended_at: float, parent: Any) -> None:
+        """A call came to its end (a streamed answer: its beginning)."""
+
+
+def _never() -> bool:
+    return False
+
+
+def _seconds(value: bytes) -> float | None:
+    """`x-seawall-timeout`: seconds, or milliseconds with ``ms``; odd values are ignored."""
+    text = value.strip().lower()
+    scale = 0.001 if text.endswith(b"ms") else 1.0
+    try:
+        seconds = float(text.removesuffix(b"ms").removesuffix(b"s")) * scale
+    except ValueError:
+        return None
+    return seconds if 0.0 < seconds <= MAX_TIMEOUT else None

@@ -1,0 +1,157 @@
+"""Selection: which endpoint may have a call, and which of them gets it.
+
+Two steps, so that the costly one is rare.  `rank` turns the readings of a route's endpoints, for one
+family, into a `Ranking`: who is in front (the best tier with anyone available), who waits behind,
+who is refused and why, and until when that holds.  `pick` chooses from the front, per call, by the
+power of two choices: two at random, the cheaper one wins; that spreads load as well as asking all
+of them and cannot herd everyone onto one.
+
+Always true: the front, those behind and the refused together are exactly the candidates, without
+repeats; a drained, wrong-chain or unverified endpoint is never in front, behind or the last resort; a ranking
+carries its reasons, so the status page, `explain` and the choice itself show the same decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.bounds import require_bounds, setting
+from gateway.model import Endpoint, Reason
+
+NEVER = float("inf")
+
+_NOT_EVEN_IN_NEED = frozenset({Reason.DRAINED, Reason.WRONG_CHAIN, Reason.UNVERIFIED, Reason.UNSUPPORTED})
+_NEED_ORDER = {Reason.NO_SLOT: 0, Reason.PROBING: 1, Reason.BREAKER_OPEN: 2, Reason.HELD: 3, Reason.EXCLUDED: 4}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionSettings:
+    decay: float = setting(10.0, "time over which a measured latency is forgotten", unit="s", low=0.1, high=600)
+    prior_latency: float = setting(
+        0.03, "latency assumed of an endpoint not yet measured: neither best nor worst", unit="s", low=0.0001, high=10
+    )
+    penalty_latency: float = setting(
+        1.0,
+        "latency charged for a throttled answer, so that fast refusals attract no traffic",
+        unit="s",
+        low=0.01,
+        high=60,
+    )
+
+    def __post_init__(self) -> None:
+        require_bounds(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One endpoint's reading for one family, now.
+
+    `refused` is the first reason against it, `until` the instant when that reason may have ended
+    (NEVER: only an event ends it).  `share` is its weight times its slow-start share.
+    """
+
+    endpoint: Endpoint
+    refused: Reason | None = None
+    until: float = NEVER
+    share: float = 1.0
+    ramping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The decision, with its reasons.  The integers are positions in the route's endpoint list.
+
+    `front` may be chosen now; `behind` are healthy endpoints of worse tiers, best first; `need` are
+    the refused that may be tried when nothing else exists, least bad first.  `shares` belong to
+    `front`; None when all are equal.  The ranking holds until `valid_until`.
+    """
+
+    front: tuple[int, ...]
+    behind: tuple[int, ...]
+    need: tuple[int, ...]
+    refused: tuple[tuple[int, Reason, float], ...]
+    shares: tuple[float, ...] | None
+    valid_until: float
+
+    @property
+    def panic(self) -> bool:
+        """Nothing is healthy: only the last resort is left."""
+        return not self.front
+
+
+RAMP_STEP = 0.5  # seconds between two looks at a share that is growing
+
+
+def rank(candidates: Sequence[Candidate], now: float) -> Ranking:
+    """Order the candidates.  Pure; the caller keeps the result until `valid_until` or a change."""
+    fit = [i for i, c in enumerate(candidates) if c.refused is None]
+    fit.sort(key=lambda i: candidates[i].endpoint.tier)
+    best = candidates[fit[0]].endpoint.tier if fit else 0
+    front = tuple(i for i in fit if candidates[i].endpoint.tier == best)
+    behind = tuple(i for i in fit if candidates[i].endpoint.tier != best)
+    refused = tuple((i, c.refused, c.until) for i, c in enumerate(candidates) if c.refused is not None)
+    need = sorted(
+        (i for i, reason, _ in refused if reason not in _NOT_EVEN_IN_NEED),
+        key=lambda i: (
+            _NEED_ORDER.get(candidates[i].refused or Reason.EXCLUDED, 9),
+            candidates[i].endpoint.tier,
+            candidates[i].until,
+        ),
+    )
+    valid_until = min((until for _, _, until in refused), default=NEVER)
+    shares: tuple[float, ...] | None = tuple(candidates[i].share for i in front)
+    if shares is not None and len(set(shares)) <= 1:
+        shares = None
+    if any(candidates[i].ramping for i in fit):
+        valid_until = min(valid_until, now + RAMP_STEP)
+    return Ranking(front, behind, tuple(need), refused, shares, valid_until)
+
+
+def pick(front: Sequence[int], costs: Sequence[float], shares: Sequence[float] | None, chance: float) -> int:
+    """One position out of `front`: the cheaper of two at random.  `costs` are per front position.
+
+    `chance` in [0, 1) decides both draws.  A share divides the cost, so an endpoint with a tenth of
+    the share must look ten times faster to be taken.
+    """
+    count = len(front)
+    if count == 1:
+        return front[0]
+    pair = int(chance * count * (count - 1))
+    first, second = divmod(pair, count - 1)
+    if second >= first:
+        second += 1
+    cost_a, cost_b = costs[first], costs[second]
+    if shares is not None:
+        cost_a /= shares[first]
+        cost_b /= shares[second]
+    return front[first] if cost_a <= cost_b else front[second]
+
+
+def successor(
+    ranking: Ranking, endpoints: Sequence[Endpoint], costs: Sequence[float], used: Sequence[int], last_resort: bool
+) -> int | None:
+    """Where a call goes after the endpoints in `used`: another failure domain first, then the cheapest.
+
+    Front before worse tiers; with `last_resort`, endpoints that are believed broken come after all
+    healthy ones.  None when nothing is left.  `costs` are per position of `endpoints`.
+    """
+    tried = [endpoints[i] for i in used]
+    groups = [ranking.front, ranking.behind]
+    best: tuple[tuple[int, int, float], int] | None = None
+    for group_rank, group in enumerate(groups):
+        for i in group:
+            if i in used:
+                continue
+            shared = sum(1 for other in tried if endpoints[i].shares_domain_with(other))
+            # a worse tier in another domain beats the same domain in a better tier: what failed there is suspect
+            key = (min(shared, 1), group_rank * 1000 + endpoints[i].tier, costs[i])
+            if best is None or key < best[0]:
+                best = (key, i)
+    if best is not None:
+        return best[1]
+    if last_resort:
+        for i in ranking.need:
+            if i not in used:
+                return i
+    return None

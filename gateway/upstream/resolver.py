@@ -1,0 +1,77 @@
+"""Name resolution that survives the loss of DNS.
+
+Always true: the last good answer is kept and used when a new one cannot be had (on 2025-10-20 an
+empty DNS record took a cloud region down while its servers were reachable); link-local addresses,
+where clouds keep their credentials, are never handed out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+
+from gateway.clock import Clock
+from gateway.errors import ResolveFailed
+
+REFRESH_AFTER = 30.0  # seconds; common cloud load balancer records live 60
+LOOKUP_TIMEOUT = 2.0
+
+
+class Resolver:
+    """Resolves host names with a last-good memory.  One per gateway."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._known: dict[tuple[str, int], tuple[float, list[str]]] = {}
+
+    async def addresses(self, host: str, port: int) -> list[str]:
+        """The addresses to try, in order.  Raises ResolveFailed when none was ever known."""
+        if _is_literal(host):
+            return [host]
+        now = self._clock()
+        known = self._known.get((host, port))
+        if known is not None and now - known[0] < REFRESH_AFTER:
+            return known[1]
+        found = await self._look_up(host, port)
+        if found:
+            self._known[host, port] = (now, found)
+            return found
+        if known is not None:
+            self._known[host, port] = (now, known[1])  # stale, but the servers may well be there
+            return known[1]
+        raise ResolveFailed("the host name has no usable address")
+
+    @staticmethod
+    async def _look_up(host: str, port: int) -> list[str]:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(LOOKUP_TIMEOUT):
+                rows = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, TimeoutError, UnicodeError):
+            return []
+        found: list[str] = []
+        for *_, address in rows:
+            text = str(address[0])
+            if text not in found and is_allowed(text):
+                found.append(text)
+        return found
+
+
+def is_allowed(address: str) -> bool:
+    """False for addresses no provider has: link-local (cloud metadata), multicast, unspecified."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    return not (parsed.is_link_local or parsed.is_multicast or parsed.is_unspecified)
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
