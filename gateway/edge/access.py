@@ -88,7 +88,7 @@ def _digest(key: bytes) -> bytes:
 
 
 class Hosts:
-    """The host names this listener answers for: loopback names and IP literals, this machine's name, and configured ones."""
+    """The host names this listener answers for: loopback, IP literals, this machine's name, configured ones."""
 
     def __init__(self, configured: Sequence[str]) -> None:
         names = [*LOCAL_NAMES, socket.gethostname(), *configured]

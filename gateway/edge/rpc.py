@@ -17,9 +17,9 @@ from typing import Any
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import Request, decode, encode_batch, encode_error
 from gateway.edge.access import Caller, Callers, Hosts, Origins
-from gateway.edge.limits import EdgeLimits
 from gateway.edge.methods import MethodPolicy
 from gateway.errors import CallerError, GatewayError, MalformedCall, UnknownRoute
+from gateway.limits import EdgeLimits, GzipSettings
 from gateway.model import Call
 from gateway.upstream.dispatch import Answer, Dispatcher
 from gateway.upstream.route import Route
@@ -30,15 +30,6 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 JSON = (b"content-type", b"application/json")
 GZIP = (b"content-encoding", b"gzip")
 MAX_TIMEOUT = 600.0  # seconds a caller may ask for in x-seawall-timeout
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GzipSettings:
-    """`min_bytes` keeps small answers plain: compressing them costs more than it saves."""
-
-    enabled: bool = True
-    min_bytes: int = 2048
-    level: int = 1
 
 
 @dataclass(frozen=True, slots=True)

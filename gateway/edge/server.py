@@ -29,8 +29,8 @@ from uvicorn.server import ServerState
 
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import encode_error
-from gateway.edge.limits import EdgeLimits, body_deadline_for
 from gateway.errors import CallerError, CallTooLarge, GatewayBug
+from gateway.limits import EdgeLimits, body_deadline_for
 
 App = Callable[..., Awaitable[None]]
 

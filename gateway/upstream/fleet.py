@@ -12,7 +12,7 @@ happy path compares two numbers whatever the number of endpoints.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from gateway.clock import Clock
@@ -41,10 +41,10 @@ MAX_UNSUPPORTED = 256  # method names remembered per route: names come from call
 class PoolSettings:
     """The policies of one route."""
 
-    breaker: BreakerSettings = BreakerSettings()
-    holds: HoldSettings = HoldSettings()
-    retry: RetrySettings = RetrySettings()
-    selection: SelectionSettings = SelectionSettings()
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    holds: HoldSettings = field(default_factory=HoldSettings)
+    retry: RetrySettings = field(default_factory=RetrySettings)
+    selection: SelectionSettings = field(default_factory=SelectionSettings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from gateway.errors import (
     ConnectTimeout,
     TlsFailed,
 )
+from gateway.limits import TransportSettings
 from gateway.model import Sent
 from gateway.upstream.decoding import BodyDecoder, BodyLimits, DecodingError
-from gateway.upstream.transport import TransportSettings
 
 
 class Httpx2Reply:

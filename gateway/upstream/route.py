@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.dialect.protocol import Dialect
+from gateway.limits import TransportSettings
 from gateway.model import RequestClass
 from gateway.policy.retry import RetrySettings
 from gateway.telemetry.tallies import RouteStats
 from gateway.upstream.engine import Engine
 from gateway.upstream.fleet import Pool
-from gateway.upstream.transport import TransportSettings
 
 
 @dataclass(slots=True, eq=False)

@@ -23,7 +23,6 @@ from typing import Any, cast
 
 import httptools
 
-from gateway.bounds import require_bounds, setting
 from gateway.clock import Clock
 from gateway.errors import (
     AttemptError,
@@ -35,6 +34,7 @@ from gateway.errors import (
     ConnectTimeout,
     TlsFailed,
 )
+from gateway.limits import TransportSettings
 from gateway.model import Sent
 from gateway.upstream.decoding import BodyDecoder, DecodingError
 from gateway.upstream.resolver import Resolver
@@ -44,33 +44,6 @@ MAX_HEAD_FIELDS = 200
 MAX_INTERIM = 8  # 1xx answers before the real one; a flood of them is an attack
 STREAM_HIGH_WATER = 512 * 1024  # reading from the upstream pauses above this
 PEEK_AFTER_IDLE = 1.0  # a connection idle for longer is checked for a close we have not been told of yet
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransportSettings:
-    connect_timeout: float = setting(
-        1.0, "time to open a TCP connection, all addresses together", unit="s", low=0.05, high=60
-    )
-    tls_timeout: float = setting(2.0, "time for the TLS handshake", unit="s", low=0.05, high=60)
-    attempt_timeout: float = setting(
-        3.0, "time for one attempt, from sending to the last byte", unit="s", low=0.05, high=600
-    )
-    heavy_attempt_timeout: float = setting(
-        20.0, "the same for heavy reads (logs, traces)", unit="s", low=0.05, high=600
-    )
-    stream_idle_timeout: float = setting(10.0, "longest silence inside a streamed answer", unit="s", low=0.1, high=600)
-    keep_idle_for: float = setting(15.0, "idle connections are closed after this", unit="s", low=0.5, high=600)
-    idle_connections: int = setting(64, "idle connections kept per endpoint", low=1, high=4096)
-    warm_connections: int = setting(1, "connections opened at start, before the first call", low=0, high=64)
-    answer_buffer: int = setting(
-        1_000_000, "larger answers are streamed through", unit="bytes", low=4096, high=64_000_000
-    )
-    answer_limit: int = setting(
-        1_000_000_000, "an answer larger than this (decoded) is cut off", unit="bytes", low=65536, high=100_000_000_000
-    )
-
-    def __post_init__(self) -> None:
-        require_bounds(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,87 @@
+"""Limits of size and time, for callers (edge) and for upstreams (transport).
+
+Always true: every buffer, wait and count that someone outside can drive has a bound here, with its
+default and unit.  They live on floor 0 because the configuration reads them and floors 3 and 4
+obey them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.bounds import require_bounds, setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportSettings:
+    connect_timeout: float = setting(
+        1.0, "time to open a TCP connection, all addresses together", unit="s", low=0.05, high=60
+    )
+    tls_timeout: float = setting(2.0, "time for the TLS handshake", unit="s", low=0.05, high=60)
+    attempt_timeout: float = setting(
+        3.0, "time for one attempt, from sending to the last byte", unit="s", low=0.05, high=600
+    )
+    heavy_attempt_timeout: float = setting(
+        20.0, "the same for heavy reads (logs, traces)", unit="s", low=0.05, high=600
+    )
+    stream_idle_timeout: float = setting(10.0, "longest silence inside a streamed answer", unit="s", low=0.1, high=600)
+    keep_idle_for: float = setting(15.0, "idle connections are closed after this", unit="s", low=0.5, high=600)
+    idle_connections: int = setting(64, "idle connections kept per endpoint", low=1, high=4096)
+    warm_connections: int = setting(1, "connections opened at start, before the first call", low=0, high=64)
+    answer_buffer: int = setting(
+        1_000_000, "larger answers are streamed through", unit="bytes", low=4096, high=64_000_000
+    )
+    answer_limit: int = setting(
+        1_000_000_000, "an answer larger than this (decoded) is cut off", unit="bytes", low=65536, high=100_000_000_000
+    )
+
+    def __post_init__(self) -> None:
+        require_bounds(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeLimits:
+    body: int = setting(2_000_000, "largest request body", unit="bytes", low=1024, high=256_000_000)
+    batch_items: int = setting(100, "most items in a batch", low=1, high=10_000)
+    depth: int = setting(64, "deepest nesting of a request's JSON", low=4, high=512)
+    head_bytes: int = setting(
+        32_000, "largest request head, all header fields together", unit="bytes", low=1024, high=1_000_000
+    )
+    head_fields: int = setting(100, "most header fields", low=8, high=1000)
+    target_bytes: int = setting(8_000, "longest request target (path and query)", unit="bytes", low=256, high=64_000)
+    head_timeout: float = setting(
+        5.0, "time from a request's first byte to the end of its head", unit="s", low=0.1, high=120
+    )
+    body_timeout: float = setting(
+        10.0, "time for the body, beside what 64 KB/s would need", unit="s", low=0.1, high=600
+    )
+    keep_alive: float = setting(75.0, "idle connections of callers are closed after this", unit="s", low=1, high=3600)
+    write_timeout: float = setting(
+        30.0, "a caller that does not read its answer for so long is cut off", unit="s", low=1, high=600
+    )
+    connections: int = setting(
+        4096, "most connections at once; lowered to half of the descriptors allowed", low=1, high=1_000_000
+    )
+
+    def __post_init__(self) -> None:
+        require_bounds(self)
+
+
+BODY_RATE = 64_000  # bytes a second that a body must reach beyond body_timeout
+
+
+def body_deadline_for(limits: EdgeLimits, size: int) -> float:
+    """Seconds a body of `size` bytes may take."""
+    return limits.body_timeout + size / BODY_RATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GzipSettings:
+    enabled: bool = setting(True, "compress answers for callers that ask for gzip")
+    min_bytes: int = setting(
+        2048, "smaller answers stay plain: compressing costs more than it saves", unit="bytes", low=0, high=100_000_000
+    )
+    level: int = setting(1, "zlib level; 1 is fastest", low=1, high=9)
+
+    def __post_init__(self) -> None:
+        require_bounds(self)
