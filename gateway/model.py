@@ -190,6 +190,7 @@ class Reason(enum.Enum):
     PROBING = "probing"  # half-open, and its one probe is out
     HELD = "held"  # throttled: Retry-After or hold-off
     UNSUPPORTED = "unsupported"  # method not offered there
+    NOT_PRIVATE = "not_private"  # the route has private endpoints, and a transaction stays with them
     NO_SLOT = "no_slot"  # concurrency limit
     TRIED = "tried"  # already had this call
     LOWER_TIER = "lower_tier"  # healthy, but a better tier serves
@@ -262,7 +263,8 @@ class Endpoint:
 
     `id` is unique in the route and safe to show; the URL is not, and lives with the transport.
     `domains` maps a label (cloud, region, ...) to its value.  `tier` 0 is preferred; `weight` is a
-    relative share inside a tier.
+    relative share inside a tier.  When a route has `private` endpoints, transactions are sent to
+    those only: a public node would show them to the whole mempool.
     """
 
     id: str
@@ -272,6 +274,7 @@ class Endpoint:
     weight: float = 1.0
     domains: tuple[tuple[str, str], ...] = ()
     max_concurrency: int = 1024
+    private: bool = False
 
     def shares_domain_with(self, other: Endpoint) -> bool:
         """True when one label has the same value for both: they can fail together."""

@@ -145,6 +145,13 @@ class SimulatedProvider:
             self._all_left.clear()
             await self._all_left.wait()
 
+    async def __aenter__(self) -> SimulatedProvider:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
     async def refuse(self, lasting: float | None = None) -> None:
         """Close the listener (for `lasting` seconds) and reset open connections; returns once that is done."""
         self.script.set(Fault.REFUSE, lasting=lasting)

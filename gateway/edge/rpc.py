@@ -18,9 +18,9 @@ from gateway.clock import Clock
 from gateway.dialect.jsonrpc import Request, decode, encode_batch, encode_error
 from gateway.edge.access import Caller, Callers, Hosts, Origins
 from gateway.edge.methods import MethodPolicy
+from gateway.edge.observer import Observer
 from gateway.errors import CallerError, GatewayError, MalformedCall, UnknownRoute
 from gateway.limits import EdgeLimits, GzipSettings
-from gateway.model import Call
 from gateway.upstream.dispatch import Answer, Dispatcher
 from gateway.upstream.route import Route
 
@@ -199,11 +199,16 @@ class RpcEdge:
         if ask.timeout is not None:
             deadline_for = min(deadline_for, _seconds(ask.timeout) or deadline_for)
         exchange = scope["extensions"].get("seawall.exchange")
-        extra_head, parent = self._observer.outgoing(ask.traceparent)
+        observer = self._observer
+        trail = observer.trail(ask.traceparent)
         answer = await self._dispatcher.handle(
-            route, call, started_at + deadline_for, extra_head, (lambda: exchange.disconnected) if exchange else _never
+            route,
+            call,
+            started_at + deadline_for,
+            observer.head_source(trail) if trail is not None else None,
+            (lambda: exchange.disconnected) if exchange else _never,
         )
-        self._observer.ended(route, call, answer, started_at, self._clock(), parent)
+        observer.ended(route, call, answer, started_at, trail)
         return answer
 
     # --- batch ------------------------------------------------------------------------------------
@@ -311,20 +316,6 @@ class RpcEdge:
         if error.retry_after is not None:
             headers[-1] = (b"retry-after", b"%d" % max(1, round(error.retry_after)))
         await self._send(send, error.http_status, headers, encode_error(None, error))
-
-
-class Observer:
-    """What the edge tells telemetry; assembly hands in the real one."""
-
-    def refused(self, reason: str) -> None:
-        """A caller was refused before dispatch."""
-
-    def outgoing(self, traceparent: bytes | None) -> tuple[bytes, Any]:
-        """Header lines for the upstream, and the parent context to remember."""
-        return b"", None
-
-    def ended(self, route: Route, call: Call, answer: Answer, started_at: float, ended_at: float, parent: Any) -> None:
-        """A call came to its end (a streamed answer: its beginning)."""
 
 
 def _never() -> bool:

@@ -21,7 +21,9 @@ from gateway.model import Endpoint, Reason
 
 NEVER = float("inf")
 
-_NOT_EVEN_IN_NEED = frozenset({Reason.DRAINED, Reason.WRONG_CHAIN, Reason.UNVERIFIED, Reason.UNSUPPORTED})
+_NOT_EVEN_IN_NEED = frozenset(
+    {Reason.DRAINED, Reason.WRONG_CHAIN, Reason.UNVERIFIED, Reason.UNSUPPORTED, Reason.NOT_PRIVATE}
+)
 _NEED_ORDER = {Reason.NO_SLOT: 0, Reason.PROBING: 1, Reason.BREAKER_OPEN: 2, Reason.HELD: 3, Reason.EXCLUDED: 4}
 
 

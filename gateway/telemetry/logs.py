@@ -205,8 +205,8 @@ class JsonFormatter(_Formatter):
             line["exception"] = trace
         if record.stack_info:
             line["stack"] = self._redactor.scrub_log(record.stack_info)
-        # ASCII only: JSON escapes control bytes, line separators and direction overrides; DEL is left to us.
-        return json.dumps(line, separators=(",", ":")).replace("\x7f", "\\u007f")
+        # ASCII only, so control bytes, line separators and direction overrides are all escaped.
+        return json.dumps(line, separators=(",", ":"), ensure_ascii=True)
 
 
 class ConsoleFormatter(_Formatter):
@@ -251,7 +251,7 @@ def _shown(value: Any) -> str:
     """A field's value on the console: bare when that is unambiguous, else as JSON."""
     if isinstance(value, str) and value and not any(char in value for char in " \"'=\\"):
         return _visible(value)
-    return json.dumps(value, separators=(",", ":")).replace("\x7f", "\\u007f")
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=True)
 
 
 class RateLimited:

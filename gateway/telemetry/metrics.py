@@ -91,7 +91,7 @@ class Metrics(Collector):
         self._version = version
         self._redactor = redactor or Redactor()
         self._process = ProcessCollector(registry=None)
-        self._gauge_failures = 0
+        self._unread = 0
         self._budget = SeriesBudget(MAX_SERIES - SET_ASIDE - GAUGES_SHARE)
         self._call_budget = SeriesBudget(CALLS_SHARE, whole=self._budget)
         self._fallback_routes: set[str] = set()  # routes whose line for `other` methods is claimed
@@ -169,8 +169,8 @@ class Metrics(Collector):
         kept = {self._name(route): {OTHER, *map(self._name, ids)} for route, ids in endpoints.items()}
         kept.setdefault(OTHER, {OTHER})
         for call in [call for call in self._calls if call[0] not in kept]:
-            stats = self._calls.pop(call)
-            self._call_budget.give_back(stats.series - (call[1] == OTHER))
+            lines = self._calls.pop(call).retire()
+            self._call_budget.give_back(lines - (call[1] == OTHER))
         for route in self._fallback_routes - kept.keys():
             self._fallback_routes.discard(route)
             self._call_budget.give_back(1)
@@ -178,7 +178,7 @@ class Metrics(Collector):
             del self._call_durations[pair]
             self._budget.give_back(HISTOGRAM_SERIES)
         for cell in [cell for cell in self._attempts if cell[1] not in kept.get(cell[0], ())]:
-            self._budget.give_back(self._attempts.pop(cell).series)
+            self._budget.give_back(self._attempts.pop(cell).retire())
         for pair in [pair for pair in self._attempt_durations if pair[1] not in kept.get(pair[0], ())]:
             del self._attempt_durations[pair]
             self._budget.give_back(HISTOGRAM_SERIES)
@@ -274,7 +274,7 @@ class Metrics(Collector):
                 (*where, self._name(name)): state for where, each in gauges.items() for name, state in each.breakers
             }
         except Exception:
-            self._gauge_failures += 1
+            self._unread += 1
             _logger.exception("the gauges of endpoints could not be read")
             gauges, states = {}, {}
         shown = list(gauges.items())[:GAUGES_SHARE]
@@ -303,7 +303,9 @@ class Metrics(Collector):
             yield family
         folded = self._budget.refused + self._call_budget.refused
         yield _counter("metrics_folded", "Times a series found no room and was counted as other.").of(folded)
-        yield _counter("metrics_gauge_failures", "Scrapes without gauges of endpoints.").of(self._gauge_failures)
+        yield _counter("metrics_endpoints_unread", "Scrapes in which the gauges of endpoints could not be read.").of(
+            self._unread
+        )
 
 
 class _Counter(CounterMetricFamily):

@@ -40,11 +40,13 @@ _QUEUE: Final = 4096  # spans; about 2 kB each
 _BATCH: Final = 512
 _TOLD_EVERY: Final = 20  # failed exports per log line
 
-# They repeat the collector's URL, and in the second case once per span; our own words stand instead.
+# They repeat the collector's URL or its answer, some once per span; our own words stand instead.
 _SILENCED: Final = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.exporter.otlp.common.http",
     "opentelemetry.sdk._shared_internal",
+    "urllib3.connectionpool",
+    "urllib3.util.retry",
 )
 
 

@@ -118,9 +118,9 @@ class Tally:
         else:
             self._spill._count(ending)
 
-    @property
-    def series(self) -> int:
-        """Lines of this tally's counter; its histogram's are counted where that is owned."""
+    def retire(self) -> int:
+        """Leave the scrape; gives the lines its counter had.  Whoever holds it may go on counting, for nobody."""
+        self._budget = SeriesBudget(len(self._endings) + 1)  # of its own: claims must not come back
         return 1 + len(self.otherwise)
 
 

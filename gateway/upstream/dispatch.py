@@ -97,10 +97,12 @@ class Dispatcher:
         route: Route,
         call: Call,
         deadline_at: float,
-        extra_head: bytes = b"",
+        heads: Callable[[], bytes] | None = None,
         caller_gone: Callable[[], bool] = lambda: False,
     ) -> Answer:
         """One call, to its end.  `deadline_at` is an instant of the clock; never raises but for cancellation.
+
+        `heads` gives each attempt its trace header line.
 
         `caller_gone` is asked before a further attempt is launched: what is on its way finishes, so
         that its connection stays usable, but nothing new starts for nobody.
@@ -111,13 +113,13 @@ class Dispatcher:
         request_class = call.request_class
         permit = pool.first(call.method, now)
         if permit is None:
-            return await self._by_plan(route, call, deadline_at, extra_head, None, caller_gone)
+            return await self._by_plan(route, call, deadline_at, heads, None, caller_gone)
         wire_id = next(self._wire_ids)
         try:
             response = await route.engines[permit.state.position].send(
                 encode_request(call.method.wire, call.params, wire_id),
                 min(deadline_at, now + route.attempt_timeout(request_class)),
-                extra_head,
+                heads() if heads is not None else b"",
                 careful=request_class.write,
             )
             if response.status == 200 and response.stream is None:
@@ -135,7 +137,7 @@ class Dispatcher:
         except BaseException:
             permit.release()
             raise
-        return await self._by_plan(route, call, deadline_at, extra_head, first, caller_gone)
+        return await self._by_plan(route, call, deadline_at, heads, first, caller_gone)
 
     # --- the long way -----------------------------------------------------------------------------
 
@@ -144,7 +146,7 @@ class Dispatcher:
         route: Route,
         call: Call,
         deadline_at: float,
-        extra_head: bytes,
+        heads: Callable[[], bytes] | None,
         first: _Attempt | None,
         caller_gone: Callable[[], bool],
     ) -> Answer:
@@ -161,7 +163,7 @@ class Dispatcher:
                 if attempts and caller_gone():
                     command = self._tell(plan, route, CallerGone())
                     continue
-                attempt = await self._launch(route, call, deadline_at, extra_head, command, len(attempts))
+                attempt = await self._launch(route, call, deadline_at, heads, command)
                 if attempt is None:
                     free_after = pool.free_after(call.method, self._clock())
                     command = self._tell(plan, route, NothingLeft(free_after))
@@ -188,19 +190,19 @@ class Dispatcher:
         return command
 
     async def _launch(
-        self, route: Route, call: Call, deadline_at: float, extra_head: bytes, command: Launch, number: int
+        self, route: Route, call: Call, deadline_at: float, heads: Callable[[], bytes] | None, command: Launch
     ) -> _Attempt | None:
         now = self._clock()
         permit = route.pool.next(call.method, command.used, command.last_resort, now)
         if permit is None:
             return None
-        kind = "retry" if number else "primary"
+        kind = "retry" if command.used else "primary"
         wire_id = next(self._wire_ids)
         try:
             response = await route.engines[permit.state.position].send(
                 encode_request(call.method.wire, call.params, wire_id),
                 min(deadline_at, now + route.attempt_timeout(call.request_class)),
-                extra_head,
+                heads() if heads is not None else b"",
                 careful=call.request_class.write,
             )
             return await self._understand(route, call, permit, response, wire_id, kind)

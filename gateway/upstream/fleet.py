@@ -211,6 +211,7 @@ class Pool:
         self.settings = settings
         self.clock = clock
         self.endpoints = tuple(endpoints)
+        self._keeps_private = any(endpoint.private for endpoint in endpoints)
         now = clock()
         self.states = [EndpointState(self, i, endpoint, now) for i, endpoint in enumerate(endpoints)]
         self.retry_budget = TokenBucket(settings.retry.budget_rate, settings.retry.budget_burst, now)
@@ -394,6 +395,8 @@ class Pool:
 
     def _candidate(self, state: EndpointState, family: Family, now: float) -> Candidate:
         reason, until = state.refusal(family, now)
+        if self._keeps_private and family is Family.SEND and not state.endpoint.private:
+            reason, until = Reason.NOT_PRIVATE, NEVER
         cell = state.cells[family.slot]
         share, ramping = state.endpoint.weight, False
         if cell is not None:

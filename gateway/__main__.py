@@ -1,0 +1,172 @@
+"""The command line.  Owner of click and rich.
+
+Always true: a command that fails says what to do and exits with 1 (a wrong use: 2); nothing it prints
+holds a secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import uvloop
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from gateway import __version__
+from gateway.assembly import Gateway
+from gateway.config.load import load, secrets_of, settings_for_urls, warnings_of
+from gateway.config.schema import json_schema
+from gateway.config.settings import Settings
+from gateway.drill.outages import break_in_turn, demo_settings
+from gateway.errors import ConfigError
+from gateway.telemetry.logs import configure_logging
+from gateway.telemetry.redaction import Redactor
+
+CONFIG = click.argument("config", type=click.Path(path_type=Path))
+logger = logging.getLogger("seawall")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="seawall")
+def main() -> None:
+    """Seawall answers from whichever RPC provider can be trusted now."""
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+@click.option("-u", "--url", "urls", multiple=True, help="an RPC URL; repeat it; needs no file")
+@click.option("--listen", help="address to listen on, such as 127.0.0.1:4000")
+@click.option("--seed", type=int, help="seed of the random choices, to repeat a run")
+def serve(config: Path | None, urls: tuple[str, ...], listen: str | None, seed: int | None) -> None:
+    """Serve CONFIG, or the URLs given with -u."""
+    if (config is None) == (not urls):
+        raise click.UsageError("give a configuration file, or RPC URLs with -u URL -u URL")
+    with _problems_shown():
+        settings = load(config) if config is not None else settings_for_urls(urls)
+        if listen is not None:
+            settings = settings.model_copy(update={"listen": listen})
+        _run(settings, config, seed)
+
+
+@main.command()
+@CONFIG
+def check(config: Path) -> None:
+    """Read CONFIG and print every problem with its line, or what it says."""
+    with _problems_shown():
+        settings = load(config)
+    for warning in warnings_of(settings):
+        click.echo(f"{config}: warning: {warning}", err=True)
+    endpoints = sum(len(route.endpoints) for route in settings.routes.values())
+    click.echo(f"{config}: ok, {len(settings.routes)} routes, {endpoints} endpoints")
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@main.command()
+@CONFIG
+@click.argument("route")
+@click.argument("method")
+def explain(config: Path, route: str, method: str) -> None:
+    """Ask the endpoints of ROUTE once and print who would get METHOD, and why the others would not."""
+    with _problems_shown():
+        settings = load(config)
+        report = uvloop.run(_explain(settings, route, method))
+    if report is None:
+        raise click.ClickException(f"{config} has no route {route!r}; it has {', '.join(settings.routes)}")
+    table = RichTable(title=f"{report['route']} {report['method']} ({report['class']}, {report['family']})")
+    for column in ("endpoint", "tier", "verdict", "reason", "latency ms"):
+        table.add_column(column)
+    for row in report["endpoints"]:
+        latency = f"{row['latency_ms']:.1f}" if row["measured"] else "-"
+        table.add_row(row["endpoint"], str(row["tier"]), row["verdict"], row.get("reason", ""), latency)
+    Console().print(table)
+
+
+@main.command()
+@click.option("--seconds", type=float, default=0.0, help="stop after so many seconds; 0: run until Ctrl-C")
+def demo(seconds: float) -> None:
+    """The gateway over three simulated providers, one of which breaks every few seconds."""
+    with _problems_shown():
+        settings = demo_settings()
+        uvloop.run(_demo(settings, seconds))
+
+
+# --- running ----------------------------------------------------------------------------------------
+
+
+def _run(settings: Settings, config: Path | None, seed: int | None) -> None:
+    redactor = Redactor(secrets_of(settings))
+    log = settings.telemetry.log
+    configure_logging(log.level, log.format, redactor)
+    uvloop.run(_serve(settings, config, redactor, seed))
+
+
+async def _serve(settings: Settings, config: Path | None, redactor: Redactor, seed: int | None) -> None:
+    gateway = Gateway(settings, config, redactor, seed)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(gateway.reload()))
+    await gateway.start()
+    _say_ready(gateway)
+    await stopping.wait()
+    logger.info("stopping: calls in flight get %.0f s", settings.drain_for)
+    cut_off = await gateway.stop()
+    logger.info("stopped, %d calls cut off", cut_off)
+
+
+def _say_ready(gateway: Gateway) -> None:
+    host = gateway.settings.listen.rpartition(":")[0]
+    base = f"http://{host}:{gateway.public_port}"
+    for route in gateway.status()["routes"]:
+        usable = sum(endpoint["available"] for endpoint in route["endpoints"])
+        logger.info("%s: %s/%s, %d of %d endpoints", route["title"], base, route["name"], usable, len(route["endpoints"]))
+    operations = gateway.settings.operations.listen.rpartition(":")[0]
+    logger.info("ready on %s, operations on http://%s:%d", base, operations, gateway.operations_port)
+
+
+async def _explain(settings: Settings, route: str, method: str) -> dict[str, Any] | None:
+    free = settings.model_copy(
+        update={"listen": "127.0.0.1:0", "operations": settings.operations.model_copy(update={"listen": "127.0.0.1:0"})}
+    )
+    gateway = Gateway(free, None, Redactor(secrets_of(settings)))
+    await gateway.start()
+    try:
+        return gateway.explain(route, method)
+    finally:
+        await gateway.stop(drain_for=0.0)
+
+
+@contextlib.contextmanager
+def _problems_shown() -> Iterator[None]:
+    """Configuration problems and taken addresses as plain lines instead of tracebacks."""
+    try:
+        yield
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(problem, err=True)
+        count = len(error.problems)
+        click.echo(f"{count} problem{'s' if count != 1 else ''}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        click.echo(f"cannot start: {error.strerror or error} ({os.strerror(error.errno) if error.errno else 'error'})", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

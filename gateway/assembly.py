@@ -1,0 +1,252 @@
+"""The assembly: wires a running gateway from its settings, and wires it anew at a reload.
+
+Always true: what is configured starts, or the start fails with the reason; a reload builds the new
+table first, keeps the live state of every endpoint that did not change, and swaps one reference; a
+bad file changes nothing but a line on the status page; stopping turns readiness off first, then lets
+calls in flight finish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import random
+from pathlib import Path
+from typing import Any
+
+from gateway import __version__
+from gateway.clock import monotonic, wall_seconds
+from gateway.config.load import load, secrets_of
+from gateway.config.settings import Settings
+from gateway.config.watch import watch
+from gateway.drill.serve import ProviderSpec, run_providers
+from gateway.edge.app import PublicApp
+from gateway.edge.observer import Observer
+from gateway.edge.pages import operations_pages, public_pages
+from gateway.edge.rpc import RpcEdge, Table
+from gateway.edge.server import Listener
+from gateway.errors import ConfigError
+from gateway.routes import Built, RouteBuilder, build_table, host_and_port
+from gateway.telemetry.metrics import EndpointGauge, Metrics
+from gateway.telemetry.redaction import Redactor
+from gateway.telemetry.traces import Tracer
+from gateway.upstream.dispatch import Dispatcher
+from gateway.upstream.probes import Prober
+from gateway.upstream.resolver import Resolver
+from gateway.upstream.route import Route
+from gateway.upstream.status import endpoint_gauges, explanation, readiness, status_report
+
+logger = logging.getLogger("seawall")
+
+VERIFY_AT_START = 3.0  # seconds given to the first look at all endpoints; whoever is late is asked again later
+OLD_ENGINES_LIVE = 60.0  # seconds after a reload in which calls begun before it may still use their way out
+
+
+class Gateway:
+    """A running gateway.  `await start()`, `await stop()`; in between it serves."""
+
+    def __init__(self, settings: Settings, config_path: Path | None, redactor: Redactor, seed: int | None = None) -> None:
+        self.settings = settings
+        self.draining = False
+        self._config_path = config_path
+        self._redactor = redactor
+        self._started_at = monotonic()
+        self._config_state: dict[str, Any] = {"loaded_at": round(wall_seconds(), 3), "problems": []}
+        self._chance = random.Random(seed)  # noqa: S311 - spreads load and probes; nothing secret hangs on it
+        self._resolver = Resolver(monotonic)
+        self._metrics = Metrics(__version__, redactor, self._gauges)
+        traces = settings.telemetry.traces
+        self._tracer = Tracer(traces, redactor, __version__)
+        self._observer = Observer(
+            self._metrics,
+            self._tracer,
+            monotonic,
+            self._chance,
+            trust_callers=traces.trust_callers,
+            propagate=traces.propagate,
+        )
+        self._built: list[Built] = []
+        self._listeners: list[Listener] = []
+        self._rpc: RpcEdge | None = None
+        self._stack = contextlib.AsyncExitStack()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._prober = Prober(lambda: self.routes, monotonic)
+
+    @property
+    def routes(self) -> list[Route]:
+        return [built.route for built in self._built]
+
+    @property
+    def public_port(self) -> int:
+        """The bound port of the public listener."""
+        return self._listeners[0].port
+
+    @property
+    def operations_port(self) -> int:
+        return self._listeners[1].port
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start everything that is configured.  Raises ConfigError or OSError when something cannot."""
+        settings = self.settings
+        try:
+            await self._start_simulated(settings)
+            table = self._adopt(settings)
+            await self._prober.verify_all(VERIFY_AT_START)
+            self._rpc = RpcEdge(table, Dispatcher(monotonic, self._redactor.scrub_bytes), monotonic, self._observer)
+            public = self._listener(PublicApp(self._rpc, public_pages(self)))
+            token = settings.operations.token
+            operations = self._listener(operations_pages(self, token.reveal() if token else None))
+            await public.start(*host_and_port(settings.listen))
+            self._listeners.append(public)
+            await operations.start(*host_and_port(settings.operations.listen))
+            self._listeners.append(operations)
+        except BaseException:
+            await self.stop(drain_for=0.0)
+            raise
+        self._tasks.append(asyncio.ensure_future(self._prober.run()))
+        self._tasks += [asyncio.ensure_future(engine.warm()) for route in self.routes for engine in route.engines]
+        if self._config_path is not None:
+            self._tasks.append(asyncio.ensure_future(self._watch(self._config_path)))
+        gc.collect()
+        gc.freeze()  # what lives as long as the process need not be looked at again by the collector
+
+    async def stop(self, drain_for: float | None = None) -> int:
+        """Readiness off, in-flight calls finish, then close.  Returns how many calls were cut off."""
+        self.draining = True
+        wait = self.settings.drain_for if drain_for is None else drain_for
+        cut_off = sum(await asyncio.gather(*(listener.stop(wait, monotonic) for listener in self._listeners)))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for built in self._built:
+            await built.close()
+        await self._stack.aclose()
+        await asyncio.to_thread(self._tracer.shutdown)
+        return cut_off
+
+    async def reload(self) -> bool:
+        """Read the configuration again; on any problem keep the old one and say so.  True when applied."""
+        if self._config_path is None:
+            return False
+        try:
+            settings = load(self._config_path)
+            fixed = _cannot_change(self.settings, settings)
+            if fixed:
+                raise ConfigError([f"{self._config_path}: {name} cannot change while running; restart" for name in fixed])
+            self._redactor.replace([*secrets_of(self.settings), *secrets_of(settings)])
+            table = self._adopt(settings)
+        except (ConfigError, ValueError, OSError) as error:
+            problems = error.problems if isinstance(error, ConfigError) else [str(error)]
+            self._config_state = {**self._config_state, "problems": [self._redactor.scrub(p) for p in problems]}
+            self._metrics.config_reloads.count("refused")
+            logger.error("configuration not applied, the old one stays", extra={"problems": problems})
+            return False
+        assert self._rpc is not None
+        self.settings = settings
+        self._rpc.table = table
+        self._config_state = {"loaded_at": round(wall_seconds(), 3), "problems": []}
+        self._metrics.config_reloads.count("applied")
+        self._metrics.keep_only({r.name: [e.id for e in r.pool.endpoints] for r in self.routes})
+        logger.info("configuration applied")
+        self._tasks.append(asyncio.ensure_future(self._prober.verify_all(VERIFY_AT_START)))
+        return True
+
+    # --- what the pages ask (edge.pages.House) ----------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        return status_report(
+            self.routes, monotonic(), version=__version__, started_at=self._started_at, config=self._config_state
+        )
+
+    def readiness(self) -> tuple[bool, list[str]]:
+        return readiness(self.routes, monotonic(), self.draining)
+
+    def explain(self, route: str, method: str) -> dict[str, Any] | None:
+        found = self.route(route)
+        if found is None:
+            return None
+        return explanation(found, found.dialect.call(method or "eth_blockNumber", b"", None).method, monotonic())
+
+    def drain(self, route: str, endpoint: str, out: bool) -> bool:
+        found = self.route(route)
+        position = found.pool.position_of(endpoint) if found is not None else None
+        if found is None or position is None:
+            return False
+        if out:
+            found.pool.drain(position, monotonic())
+        else:
+            found.pool.undrain(position)
+        return True
+
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        return self._metrics.expose(accept)
+
+    def route(self, name: str) -> Route | None:
+        """A route by its name or an alias."""
+        return next((r for r in self.routes if name == r.name or name in r.aliases), None)
+
+    # --- wiring -----------------------------------------------------------------------------------
+
+    def _adopt(self, settings: Settings) -> Table:
+        """Build the routes of `settings`, taking over what did not change, and make them current."""
+        builder = RouteBuilder(settings, self._resolver, self._metrics, self._chance, self._observer.moved)
+        built = [builder.build(name) for name in settings.routes]
+        retired = []
+        old = {b.route.name: b for b in self._built}
+        for new in built:
+            before = old.get(new.route.name)
+            if before is not None:
+                new.take_over(before)
+        for before in self._built:
+            retired += before.engines_not_in(built)
+        self._built = built
+        if retired:
+            self._tasks.append(asyncio.ensure_future(_close_later(retired)))
+        return build_table(settings, [b.exposed for b in built], self.settings.limits)
+
+    async def _start_simulated(self, settings: Settings) -> None:
+        specs = []
+        for name, simulated in settings.simulated.items():
+            host, port = host_and_port(simulated.listen)
+            specs.append(
+                ProviderSpec(
+                    name=name,
+                    host=host,
+                    port=port,
+                    chain_id=simulated.chain_id,
+                    block_time=simulated.block_time,
+                    client_version=simulated.client_version,
+                    latency=simulated.latency,
+                )
+            )
+        if specs:
+            await self._stack.enter_async_context(run_providers(specs))
+
+    def _listener(self, app: Any) -> Listener:
+        return Listener(app, self.settings.limits, report=self._report, count_refusal=self._observer.rejected)
+
+    def _report(self, error: BaseException) -> None:
+        logger.error("a request failed inside the gateway", exc_info=error)
+
+    def _gauges(self) -> list[EndpointGauge]:
+        return list(endpoint_gauges(self.routes, monotonic()))
+
+    async def _watch(self, path: Path) -> None:
+        async for _ in watch(path):
+            await self.reload()
+
+
+def _cannot_change(old: Settings, new: Settings) -> list[str]:
+    """The settings that a reload cannot apply."""
+    fixed = ("listen", "operations", "limits", "telemetry", "simulated")
+    return [name for name in fixed if getattr(old, name) != getattr(new, name)]
+
+
+async def _close_later(engines: list[Any]) -> None:
+    await asyncio.sleep(OLD_ENGINES_LIVE)
+    for engine in engines:
+        await engine.close()

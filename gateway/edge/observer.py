@@ -1,0 +1,158 @@
+"""What becomes known of calls: counters, traces and log lines, all after the fact.
+
+Always true: a call that went well costs two integers and a comparison here; a call that failed over,
+failed or was slow is traced; no text from an upstream or a caller is logged beyond closed words and
+scrubbed details.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from random import Random
+
+from gateway.clock import Clock
+from gateway.errors import GatewayError
+from gateway.model import AttemptRecord, Call, Sent
+from gateway.telemetry.logs import RateLimited
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.traces import (
+    CallTrace,
+    TraceContext,
+    Tracer,
+    child_traceparent,
+    new_context,
+    parse_traceparent,
+)
+from gateway.upstream.dispatch import Answer
+from gateway.upstream.fleet import Moved
+from gateway.upstream.route import Route
+
+logger = logging.getLogger("seawall")
+
+
+class Trail:
+    """The trace context of one call on its way out: one fresh span id per attempt."""
+
+    __slots__ = ("context", "spans")
+
+    def __init__(self, context: TraceContext) -> None:
+        self.context = context
+        self.spans: list[int] = []
+
+    def head(self) -> bytes:
+        """The header line for the next attempt."""
+        value, span = child_traceparent(self.context)
+        self.spans.append(span)
+        return b"traceparent: %b\r\n" % value
+
+
+class Observer:
+    """Tells metrics, traces and logs of what ended.  One per gateway."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        tracer: Tracer,
+        clock: Clock,
+        chance: Random,
+        *,
+        trust_callers: bool = False,
+        propagate: bool = False,
+    ) -> None:
+        self._metrics = metrics
+        self._tracer = tracer
+        self._clock = clock
+        self._chance = chance
+        self._trust = trust_callers
+        self._propagate = propagate
+        self._quiet = RateLimited()
+
+    def refused(self, reason: str) -> None:
+        """A caller was refused before dispatch."""
+        self._metrics.callers_refused.count(reason)
+
+    def rejected(self, reason: str) -> None:
+        """A connection or a request was rejected before it was a call."""
+        self._metrics.edge_rejections.count(reason)
+
+    def trail(self, traceparent: bytes | None) -> Trail | None:
+        """The trace that a call belongs to; None when nothing is traced by or for anyone."""
+        if traceparent is None and not self._propagate:
+            return None
+        context = parse_traceparent(traceparent, trusted=self._trust) if traceparent is not None else None
+        return Trail(context or new_context())
+
+    def head_source(self, trail: Trail | None) -> Callable[[], bytes] | None:
+        """Where attempts get their trace header from; None when upstreams are sent none."""
+        return trail.head if trail is not None and self._propagate else None
+
+    def ended(self, route: Route, call: Call, answer: Answer, started_at: float, trail: Trail | None) -> None:
+        """A call came to its end (a streamed answer: to its first bytes)."""
+        ended_at = self._clock()
+        took = ended_at - started_at
+        method = call.method
+        stats = self._metrics.stats_for(route.name, method.label, method.family)
+        error = answer.error
+        if error is None and answer.rpc_error is None:
+            stats.done(took)
+        else:
+            stats.ended(error.reason if error is not None else "upstream_error", took)
+        if answer.attempts > 1:
+            route.stats.failovers += 1
+        tracer = self._tracer
+        if tracer.enabled and tracer.wanted(
+            answer.attempts, error is not None, took, trail.context if trail is not None else None, self._chance.random()
+        ):
+            tracer.write(_trace(route, call, answer, started_at, ended_at, trail))
+        if error is not None:
+            self._log_failure(route, call, answer, error, ended_at)
+
+    def moved(self, moved: Moved) -> None:
+        """An endpoint's state changed."""
+        if moved.what == "breaker":
+            self._metrics.breaker_moved(moved.route, moved.endpoint, moved.became)
+        level = logging.INFO if moved.became in ("closed", "in", "right") else logging.WARNING
+        if moved.was == "unverified" and moved.became == "right":
+            level = logging.INFO
+        self._quiet.log(
+            logger,
+            level,
+            f"{moved.what} of {moved.route}/{moved.endpoint}: {moved.was} -> {moved.became}",
+            self._clock(),
+            route=moved.route,
+            endpoint=moved.endpoint,
+            family=moved.family,
+            detail=moved.detail,
+        )
+
+    def _log_failure(self, route: Route, call: Call, answer: Answer, error: GatewayError, now: float) -> None:
+        self._quiet.log(
+            logger,
+            logging.WARNING,
+            f"a call to {route.name} failed: {error.reason}",
+            now,
+            route=route.name,
+            method=call.method.label,
+            reason=error.reason,
+            attempts=[f"{record.endpoint}: {record.ended}" for record in answer.records],
+        )
+
+
+def _trace(
+    route: Route, call: Call, answer: Answer, started_at: float, ended_at: float, trail: Trail | None
+) -> CallTrace:
+    records = answer.records
+    if not records and answer.endpoint:  # the happy path keeps none: the call is its attempt
+        records = (AttemptRecord(answer.endpoint, "primary", "answer", Sent.ANSWERED, started_at, ended_at),)
+    return CallTrace(
+        route=route.name,
+        method=call.method.label,
+        started_at=started_at,
+        ended_at=ended_at,
+        result="error" if answer.error is not None else "upstream_error" if answer.rpc_error is not None else "answer",
+        error=answer.error.reason if answer.error is not None else None,
+        attempts=records,
+        parent=trail.context if trail is not None else None,
+        attempt_spans=tuple(trail.spans) if trail is not None else (),
+    )

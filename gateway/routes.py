@@ -1,0 +1,174 @@
+"""From a route's settings to a running route, and from all of them to the edge's table.
+
+Always true: two routes share nothing but the resolver; an endpoint whose way out and policies are
+unchanged keeps its connections and its health through a reload.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.catalogue.chains import find
+from gateway.clock import monotonic
+from gateway.config.settings import EndpointSettings, RouteSettings, Settings
+from gateway.dialect.registry import dialect_for
+from gateway.edge.access import Caller, Callers, Hosts, Origins
+from gateway.edge.methods import MethodPolicy
+from gateway.edge.rpc import RpcRoute, Table
+from gateway.limits import EdgeLimits
+from gateway.model import DOMAIN_LABELS, Endpoint
+from gateway.policy.budget import TokenBucket
+from gateway.telemetry.metrics import Metrics
+from gateway.upstream.engine import Engine
+from gateway.upstream.fleet import Moved, Pool, PoolSettings
+from gateway.upstream.outbound import Outbound, build_engine
+from gateway.upstream.resolver import Resolver
+from gateway.upstream.route import Route
+
+
+@dataclass(slots=True, eq=False)
+class Built:
+    """A route with what a later reload compares: one fingerprint per endpoint."""
+
+    route: Route
+    exposed: RpcRoute
+    fingerprints: list[str]
+
+    def take_over(self, before: Built) -> None:
+        """Keep the live state and the connections of every endpoint that is the same in `before`."""
+        if before.route.pool.settings != self.route.pool.settings or before.route.chain_id != self.route.chain_id:
+            return
+        engines = list(self.route.engines)
+        for position, fingerprint in enumerate(self.fingerprints):
+            if fingerprint in before.fingerprints:
+                old = before.fingerprints.index(fingerprint)
+                self.route.pool.adopt(position, before.route.pool.states[old])
+                engines[position] = before.route.engines[old]
+        self.route.engines = engines
+
+    def engines_not_in(self, current: list[Built]) -> list[Engine]:
+        """The engines that nobody uses any more."""
+        used = {id(engine) for built in current for engine in built.route.engines}
+        return [engine for engine in self.route.engines if id(engine) not in used]
+
+    async def close(self) -> None:
+        for engine in self.route.engines:
+            await engine.close()
+
+
+class RouteBuilder:
+    """Builds the routes of one `Settings`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        resolver: Resolver,
+        metrics: Metrics,
+        chance: random.Random,
+        tell: Callable[[Moved], None],
+    ) -> None:
+        self._settings = settings
+        self._resolver = resolver
+        self._metrics = metrics
+        self._chance = chance
+        self._tell = tell
+
+    def build(self, name: str) -> Built:
+        """The running route called `name`."""
+        settings = self._settings
+        route = settings.routes[name]
+        policies = PoolSettings(
+            breaker=route.breaker or settings.defaults.breaker,
+            holds=route.holds or settings.defaults.holds,
+            retry=route.retry or settings.defaults.retry,
+            selection=route.selection or settings.defaults.selection,
+        )
+        transport = route.transport or settings.defaults.transport
+        chain = find(route.chain) if route.chain is not None else None
+        outbounds = [_outbound(endpoint) for endpoint in route.endpoints]
+        pool = Pool(
+            name,
+            [self._endpoint(name, endpoint) for endpoint in route.endpoints],
+            policies,
+            monotonic,
+            self._chance,
+            self._tell,
+            self._metrics.attempts_for,
+        )
+        running = Route(
+            name,
+            pool,
+            [build_engine(outbound, transport, self._resolver, monotonic) for outbound in outbounds],
+            dialect_for(route, chain),
+            transport,
+            self._metrics.route(name),
+            chain_id=route.chain_id if route.chain_id is not None else (chain.id if chain is not None else None),
+            aliases=tuple(route.aliases),
+            title=chain.title if chain is not None else name,
+        )
+        allow = [*settings.methods.allow, *route.methods.allow]
+        deny = [*settings.methods.deny, *route.methods.deny]
+        exposed = RpcRoute(running, MethodPolicy(allow, deny))
+        return Built(running, exposed, [outbound.fingerprint(transport) for outbound in outbounds])
+
+    def _endpoint(self, route: str, endpoint: EndpointSettings) -> Endpoint:
+        provider = self._settings.providers.get(endpoint.provider) if endpoint.provider else None
+        labels = []
+        for label in DOMAIN_LABELS:
+            value = getattr(endpoint, label, None) or (getattr(provider, label, None) if provider else None)
+            if value:
+                labels.append((label, value))
+        return Endpoint(
+            id=endpoint.id,
+            route=route,
+            provider=endpoint.provider or endpoint.id,
+            tier=endpoint.tier,
+            weight=endpoint.weight,
+            domains=tuple(labels),
+            max_concurrency=endpoint.max_concurrency,
+            private=endpoint.private,
+        )
+
+
+def build_table(settings: Settings, routes: list[RpcRoute], limits: EdgeLimits) -> Table:
+    """Everything the edge needs of `settings`, as one value."""
+    callers = []
+    now = monotonic()
+    for name, key in settings.keys.items():
+        budget = TokenBucket(key.budget.rate, key.budget.burst, now) if key.budget is not None else None
+        allowed = frozenset(key.routes) if key.routes is not None else None
+        callers.append((key.key.reveal(), Caller(name, allowed, budget)))
+    return Table(
+        routes,
+        default=settings.default_route,
+        callers=Callers(callers, settings.allow_anonymous),
+        hosts=Hosts(settings.hosts),
+        origins=Origins([*settings.origins, *settings.cors.origins], settings.cors.credentials),
+        limits=limits,
+        gzip=settings.gzip,
+        answer_headers=settings.answer_headers,
+    )
+
+
+def host_and_port(listen: str) -> tuple[str, int]:
+    """``127.0.0.1:4000`` or ``[::1]:4000`` apart."""
+    host, _, port = listen.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _outbound(endpoint: EndpointSettings) -> Outbound:
+    return Outbound(
+        url=endpoint.url.reveal(),
+        headers={name: value.reveal() for name, value in endpoint.headers.items()},
+        query={name: value.reveal() for name, value in endpoint.query.items()},
+        basic=(endpoint.basic.user, endpoint.basic.password.reveal()) if endpoint.basic is not None else None,
+        bearer=endpoint.bearer.reveal() if endpoint.bearer is not None else None,
+        ca=endpoint.tls.ca if endpoint.tls is not None else None,
+        certificate=endpoint.tls.cert if endpoint.tls is not None else None,
+        private_key=endpoint.tls.key if endpoint.tls is not None else None,
+        server_name=endpoint.tls.server_name if endpoint.tls is not None else None,
+        http2=endpoint.http2,
+        proxy=endpoint.proxy.reveal() if endpoint.proxy is not None else None,
+    )

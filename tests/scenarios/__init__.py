@@ -1,0 +1,1 @@
+"""The whole gateway against fault-injecting providers, over real loopback sockets."""
