@@ -55,6 +55,11 @@ class RequestClass(enum.Enum):
         self.write = self.looked_up or label in ("signing", "venue_write", "operator", "unknown")
         return self
 
+    @classmethod
+    def named(cls, label: str) -> RequestClass:
+        """The member of a label in a data file.  Raises KeyError for one that is none."""
+        return {member.value: member for member in cls}[label]
+
 
 class Family(enum.Enum):
     """Methods that live and die together at a provider; the unit of health is endpoint x family."""
@@ -177,6 +182,11 @@ class ReplyKind(enum.Enum):
         self.effect = effect
         self.shown = shown
         return self
+
+    @classmethod
+    def named(cls, label: str) -> ReplyKind:
+        """The member of a label in a data file.  Raises KeyError for one that is none."""
+        return {member.value: member for member in cls}[label]
 
 
 class Reason(enum.Enum):

@@ -10,10 +10,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gateway.catalogue.chains import find
+from gateway.catalogue.chains import Chain, find
 from gateway.clock import monotonic
 from gateway.config.settings import EndpointSettings, RouteSettings, Settings
-from gateway.dialect.registry import dialect_for
+from gateway.dialect.protocol import Dialect
+from gateway.dialect.registry import dialect_named
 from gateway.edge.access import Caller, Callers, Hosts, Origins
 from gateway.edge.methods import MethodPolicy
 from gateway.edge.rpc import RpcRoute, Table
@@ -101,7 +102,7 @@ class RouteBuilder:
             name,
             pool,
             [build_engine(outbound, transport, self._resolver, monotonic) for outbound in outbounds],
-            dialect_for(route, chain),
+            _dialect(route, chain),
             transport,
             self._metrics.route(name),
             chain_id=route.chain_id if route.chain_id is not None else (chain.id if chain is not None else None),
@@ -149,6 +150,20 @@ def build_table(settings: Settings, routes: list[RpcRoute], limits: EdgeLimits) 
         limits=limits,
         gzip=settings.gzip,
         answer_headers=settings.answer_headers,
+    )
+
+
+def _dialect(route: RouteSettings, chain: Chain | None) -> Dialect:
+    """What the route says, else what its chain speaks, else EVM."""
+    name = route.dialect or (chain.dialect if chain is not None else "evm")
+    if chain is None:
+        return dialect_named(name)
+    return dialect_named(
+        name,
+        chain=chain.name,
+        head_method=chain.head_method,
+        head_params=chain.head_params,
+        head_path=chain.head_path,
     )
 
 

@@ -1,0 +1,81 @@
+"""The dialect of any other JSON-RPC server: known methods by table, everything else the strictest class.
+
+The chain catalogue says how its head is asked for and where the number stands in the answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway.dialect.classification import rules_for
+from gateway.dialect.tables import method_table
+from gateway.model import Call, Family, Method, ReplyKind
+
+_decode = msgspec.json.Decoder().decode
+FALLBACK_HEAD = ("getHealth", b"[]")
+
+
+class GenericDialect:
+    """See `dialect.protocol.Dialect`.  `head_path` is dotted, relative to the result; empty: the result itself.
+
+    `family` chooses the error table: codes collide between chains (-32005 is a rate limit on EVM and
+    an unhealthy node on Solana).
+    """
+
+    name = "generic"
+    chain_id_call: tuple[str, bytes] | None = None
+
+    def __init__(
+        self, head_method: str | None = None, head_params: bytes = b"[]", head_path: str = "", rules: str = "generic"
+    ) -> None:
+        self.methods = method_table("generic")
+        self.head_call = (head_method, head_params) if head_method else FALLBACK_HEAD
+        self._path = [part for part in head_path.split(".") if part]
+        self._rules = rules_for(rules)
+
+    def call(self, method: str, params: bytes, caller_id: bytes | None) -> Call:
+        known = self.methods.get(method)
+        return Call(known, params, caller_id, known.request_class)
+
+    def classify_error(
+        self, http_status: int, code: int | None, message: str, data: bytes, method: Method
+    ) -> tuple[ReplyKind, str]:
+        return self._rules.classify_error(http_status, code, message, data, method)
+
+    def classify_http(self, http_status: int, body: bytes) -> ReplyKind:
+        return self._rules.classify_http(http_status, body)
+
+    def learned_range(self, message: str) -> int | None:
+        return None
+
+    def transaction_hash(self, params: bytes) -> str | None:
+        return None  # each chain computes its own; a doubtful send is reported as such
+
+    def lookup_call(self, transaction_hash: str) -> tuple[str, bytes]:
+        return self.head_call
+
+    def probe_call(self, family: Family) -> tuple[str, bytes]:
+        return self.head_call
+
+    def parse_chain_id(self, result: bytes) -> int | None:
+        return None
+
+    def parse_head(self, result: bytes) -> int | None:
+        try:
+            value: Any = _decode(result)
+        except (msgspec.DecodeError, RecursionError):
+            return None
+        for part in self._path:
+            if not isinstance(value, dict):
+                return None
+            value = value.get(part)
+        if isinstance(value, bool):
+            return None
+        if isinstance(value, str):
+            try:
+                return int(value, 16 if value.lower().startswith("0x") else 10)
+            except ValueError:
+                return None
+        return value if isinstance(value, int) else None
