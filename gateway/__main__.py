@@ -24,10 +24,11 @@ from rich.table import Table as RichTable
 
 from gateway import __version__
 from gateway.assembly import Gateway
-from gateway.config.load import load, secrets_of, settings_for_urls, warnings_of
+from gateway.clock import monotonic
+from gateway.config.load import load, secrets_of, settings_for_urls, simulated_settings, warnings_of
 from gateway.config.schema import json_schema
 from gateway.config.settings import Settings
-from gateway.drill.outages import break_in_turn, demo_settings
+from gateway.drill.demo import run_demo
 from gateway.errors import ConfigError
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.redaction import Redactor
@@ -55,6 +56,8 @@ def serve(config: Path | None, urls: tuple[str, ...], listen: str | None, seed: 
         settings = load(config) if config is not None else settings_for_urls(urls)
         if listen is not None:
             settings = settings.model_copy(update={"listen": listen})
+        for warning in warnings_of(settings):
+            click.echo(f"warning: {warning}", err=True)
         _run(settings, config, seed)
 
 
@@ -101,8 +104,10 @@ def explain(config: Path, route: str, method: str) -> None:
 def demo(seconds: float) -> None:
     """The gateway over three simulated providers, one of which breaks every few seconds."""
     with _problems_shown():
-        settings = demo_settings()
-        uvloop.run(_demo(settings, seconds))
+        settings = simulated_settings()
+        configure_logging("error", "console", Redactor())
+        with contextlib.suppress(KeyboardInterrupt):
+            uvloop.run(_demo(settings, seconds))
 
 
 # --- running ----------------------------------------------------------------------------------------
@@ -148,6 +153,18 @@ async def _explain(settings: Settings, route: str, method: str) -> dict[str, Any
     await gateway.start()
     try:
         return gateway.explain(route, method)
+    finally:
+        await gateway.stop(drain_for=0.0)
+
+
+async def _demo(settings: Settings, seconds: float) -> None:
+    gateway = Gateway(settings, None, Redactor())
+    await gateway.start()
+    route = next(iter(settings.routes))
+    url = f"http://127.0.0.1:{gateway.public_port}/{route}"
+    try:
+        counts = await run_demo(url, gateway.simulated, gateway.status, click.echo, monotonic, seconds)
+        click.echo(f"{counts.calls} calls, {counts.lost} lost")
     finally:
         await gateway.stop(drain_for=0.0)
 

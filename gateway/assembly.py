@@ -21,6 +21,7 @@ from gateway.clock import monotonic, wall_seconds
 from gateway.config.load import load, secrets_of
 from gateway.config.settings import Settings
 from gateway.config.watch import watch
+from gateway.drill.provider import SimulatedProvider
 from gateway.drill.serve import ProviderSpec, run_providers
 from gateway.edge.app import PublicApp
 from gateway.edge.observer import Observer
@@ -50,6 +51,7 @@ class Gateway:
     def __init__(self, settings: Settings, config_path: Path | None, redactor: Redactor, seed: int | None = None) -> None:
         self.settings = settings
         self.draining = False
+        self.simulated: dict[str, SimulatedProvider] = {}
         self._config_path = config_path
         self._redactor = redactor
         self._started_at = monotonic()
@@ -224,7 +226,7 @@ class Gateway:
                 )
             )
         if specs:
-            await self._stack.enter_async_context(run_providers(specs))
+            self.simulated = await self._stack.enter_async_context(run_providers(specs, clock=monotonic))
 
     def _listener(self, app: Any) -> Listener:
         return Listener(app, self.settings.limits, report=self._report, count_refusal=self._observer.rejected)

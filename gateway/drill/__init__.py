@@ -4,5 +4,6 @@
 that a test knows is one that a person can switch on with curl.  Everything listens on loopback by
 default and opens nothing outside.  Uses asyncio and the standard library only (keccak excepted),
 never the gateway's own transport or parser: a mistake there must not hide behind the same mistake here.
-chain, node, faults and plays are pure (the clock and chance are handed in); provider and serve do the I/O.
+chain, node, wire, faults and plays do no I/O (the clock is handed in, chance is seeded); connection,
+encryption, provider and serve do.  Nothing below this floor imports it.
 """

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol, cast
 
 from gateway.drill import wire
+from gateway.drill.encryption import EncryptedTransport
 from gateway.drill.faults import Rule
 from gateway.drill.plays import ACCEPT_PLAYS, PLAYS, End, Step
 
@@ -38,22 +39,13 @@ class Host(Protocol):
         """What to do about one request: a play and the seconds to wait before it, or bytes to write at once."""
 
 
-def _abort(transport: asyncio.Transport) -> None:
-    raw: socket.socket | None = transport.get_extra_info("socket")
-    if raw is not None:
-        with contextlib.suppress(OSError):  # the caller may be gone already
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
-    transport.abort()
-
-
 class Connection(asyncio.Protocol):
-    """See the module.  Over TLS the handshake is ours too, so that faults on accept come before it."""
+    """See the module.  Faults on accept come before a TLS handshake."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._transport: asyncio.Transport  # the raw one until the handshake is done
-        self._handshake: asyncio.Task[asyncio.Transport | None] | None = None
-        self._ready = True
+        self._transport: asyncio.Transport | EncryptedTransport
+        self._encrypted: EncryptedTransport | None = None
         self._pending = bytearray()  # bytes read and not yet used
         self._head: wire.Head | None = None  # of the request being read
         self._body_at = 0  # where in _pending its body starts
@@ -64,7 +56,7 @@ class Connection(asyncio.Protocol):
         self._ended = False  # whatever else arrives is ignored
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = raw = cast(asyncio.Transport, transport)
         rule = self._host.joined(self)
         if self._ended:
             return
@@ -72,23 +64,8 @@ class Connection(asyncio.Protocol):
             self._ended = True
             self._start(ACCEPT_PLAYS[rule.fault](b"", rule.amount), 0.0)
         elif self._host.tls is not None:
-            self._ready = False
-            self._transport.pause_reading()  # the first bytes are for the handshake, which starts one turn later
-            loop = asyncio.get_running_loop()
-            shaking = loop.start_tls(self._transport, self, self._host.tls, server_side=True)
-            self._handshake = loop.create_task(shaking)
-            self._handshake.add_done_callback(self._shook_hands)
-
-    def _shook_hands(self, done: asyncio.Task[asyncio.Transport | None]) -> None:
-        failed = done.cancelled() or done.exception() is not None
-        encrypted = None if failed else done.result()
-        if encrypted is None or self._ended:
-            _abort(encrypted or self._transport)
-            self.connection_lost(None)  # nobody else calls it before the handshake is done
-            return
-        self._transport = encrypted
-        self._ready = True
-        self._read_requests()  # they may have come in one packet with the end of the handshake
+            self._encrypted = EncryptedTransport(raw, self._host.tls)
+            self._transport = self._encrypted
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = True
@@ -109,19 +86,27 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._ended:
             return
+        if self._encrypted is not None:
+            try:
+                data = self._encrypted.decrypt(data)
+            except ssl.SSLError:
+                self._end(End.CLOSE)
+                return
         self._pending += data
         if len(self._pending) > 2 * wire.MAX_BODY_BYTES:
             self.reset()
-        elif self._ready:
+        else:
             self._read_requests()
 
     def reset(self) -> None:
         """End the connection with RST."""
         self._ended = True
         self._play = None
-        _abort(self._transport)
-        if self._handshake is not None:
-            self._handshake.cancel()
+        raw: socket.socket | None = self._transport.get_extra_info("socket")
+        if raw is not None:
+            with contextlib.suppress(OSError):  # the caller may be gone already
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
+        self._transport.abort()
 
     # --- reading ----------------------------------------------------------------------------------
 

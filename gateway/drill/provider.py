@@ -12,12 +12,11 @@ import asyncio
 import contextlib
 import socket
 import ssl as ssl_module
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from gateway.clock import Clock
+from gateway.clock import Clock, monotonic
 from gateway.drill import wire
 from gateway.drill.chain import Refused, SimulatedChain
 from gateway.drill.connection import Connection
@@ -58,7 +57,7 @@ class SimulatedProvider:
         *,
         script: Script | None = None,
         client_version: str = "Simulated/v1.0.0",
-        clock: Clock = time.monotonic,
+        clock: Clock = monotonic,
         ssl: ssl_module.SSLContext | None = None,
         latency: float = 0.0,
         huge_bytes: int = 8_000_000,
@@ -125,8 +124,12 @@ class SimulatedProvider:
         self._all_left = asyncio.Event()
         self.script.begin(self._clock)
         self.script.watch(self._ring)
-        await self._mind_door()
         self._doorkeeper = asyncio.get_running_loop().create_task(self._keep_door(), name=f"door of {self.name}")
+        try:
+            await self._mind_door()
+        except BaseException:  # cancelled: nobody else would stop what has begun
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
         """Refuse connections and reset the open ones, as when the machine dies.  Harmless when stopped."""
@@ -169,15 +172,18 @@ class SimulatedProvider:
 
     async def _keep_door(self) -> None:
         while True:
-            wait_for = self.script.door_changes_after(self._clock())
+            self._door_bell.clear()
+            minded_at = await self._mind_door()
+            # Counted from then, not from now: a window that ended in between would never be noticed.
+            wait_for = self.script.door_changes_after(minded_at)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._door_bell.wait(), wait_for)
-            self._door_bell.clear()
-            await self._mind_door()
 
-    async def _mind_door(self) -> None:
+    async def _mind_door(self) -> float:
+        """Open or close the listener as the script says; returns the instant for which that is right."""
         async with self._door_lock:
-            if self.script.refusing(self._clock()):
+            now = self._clock()
+            if self.script.refusing(now):
                 self._close_door()
                 if self._shut is None:
                     self._shut = self._bind()  # bound, not listening: callers are refused, the port stays ours
@@ -193,6 +199,7 @@ class SimulatedProvider:
                     lambda: Connection(self), sock=bound, backlog=BACKLOG, start_serving=False
                 )
                 await self._server.start_serving()
+            return now
 
     def _close_door(self) -> None:
         if self._server is not None:

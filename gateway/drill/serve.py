@@ -15,12 +15,11 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
-import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.clock import Clock, wall_seconds
+from gateway.clock import Clock, monotonic, wall_seconds
 from gateway.drill import wire
 from gateway.drill.chain import SimulatedChain
 from gateway.drill.faults import Fault, Stage
@@ -45,7 +44,7 @@ class ProviderSpec:
 
 @contextlib.asynccontextmanager
 async def run_providers(
-    specs: Iterable[ProviderSpec], *, clock: Clock = time.monotonic
+    specs: Iterable[ProviderSpec], *, clock: Clock = monotonic
 ) -> AsyncIterator[dict[str, SimulatedProvider]]:
     """Start the providers; inside the block they are found by name, after it they are gone.
 

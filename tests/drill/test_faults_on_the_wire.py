@@ -205,6 +205,31 @@ def test_a_refusal_with_an_end_ends_by_itself(run, calling):
     run(story())
 
 
+def test_a_refusal_that_ends_while_the_door_is_being_closed_ends_all_the_same(run, calling):
+    async def story() -> None:
+        now = [0.0]
+
+        def clock() -> float:
+            now[0] += 0.004  # each look at the clock takes its time: the window ends between two looks
+            return now[0]
+
+        provider = SimulatedProvider("a", SimulatedChain(), clock=clock)
+        async with provider:
+            for lasting in (0.003, 0.005, 0.007, 0.009, 0.011, 0.013):
+                provider.script.set(Fault.REFUSE, lasting=lasting)
+                async with asyncio.timeout(5):
+                    while True:
+                        await asyncio.sleep(0.001)
+                        try:
+                            async with calling(provider) as caller:
+                                assert b'"result"' in await caller.ask(HEAD_CALL)
+                                break
+                        except ConnectionError:
+                            pass
+
+    run(story())
+
+
 def test_a_provider_may_start_refusing(run, calling):
     async def story() -> None:
         provider = SimulatedProvider("a", SimulatedChain(), script=Script().set(Fault.REFUSE))

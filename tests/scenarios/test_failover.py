@@ -1,0 +1,146 @@
+"""One provider fails, in every way the issue of failover is made of: no read is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.drill.faults import Fault
+from tests.scenarios.caller import Caller, many
+from tests.scenarios.house import House, house, run
+
+READS = 2000
+LANES = 4
+ATTEMPT_TIMEOUT = 0.5
+BAD_ANSWERS_AT_MOST = 5
+
+FAULTS = [
+    Fault.REFUSE,
+    Fault.HANG_BEFORE_HEAD,
+    Fault.RESET_AFTER_READING,
+    Fault.STATUS_503,
+    Fault.STATUS_429,
+    Fault.HTML_200,
+    Fault.CLOSE_MID_BODY,
+    Fault.TRUNCATED_JSON,
+    Fault.RPC_INTERNAL,
+    Fault.WRONG_ID,
+    Fault.EXTRA_BYTES,
+    Fault.SLOW_DRIP,
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.value)
+def test_no_read_is_lost_while_one_provider_fails(fault: Fault, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path) as home:
+            healthy = await many(home.port, "/local", 500, LANES)
+            assert not healthy.lost
+            home.providers[0].script.set(fault)
+            before = home.providers[0].calls.total()
+            told = await many(home.port, "/local", READS, LANES)
+            fired = home.providers[0].script.fired[fault]
+            reached = home.providers[0].calls.total() - before
+            # the first few pay one attempt timeout each; nobody pays twice
+            assert told.lost == []
+            assert fired > 0, "the fault never struck"
+            assert reached <= BAD_ANSWERS_AT_MOST + _probes(home)
+            assert told.quantile(0.99) <= 2 * healthy.quantile(0.99) + ATTEMPT_TIMEOUT
+            assert told.quantile(1.0) <= 2 * ATTEMPT_TIMEOUT + 0.5
+            assert home.state("p0")["reasons"], "it should be out of rotation"
+            print(
+                f"{fault.value}: 0 of {READS} lost, {reached} bad answers, struck {fired} times, "
+                f"p99 {told.quantile(0.99) * 1e3:.1f} ms (healthy {healthy.quantile(0.99) * 1e3:.1f} ms), "
+                f"slowest {told.quantile(1.0) * 1e3:.0f} ms"
+            )
+
+    run(scenario())
+
+
+def _probes(home: House) -> int:
+    """Probes that reached the broken provider meanwhile are not callers' answers."""
+    pool = home.gateway.routes[0].pool
+    return sum(1 for cell in pool.states[0].cells if cell is not None and cell.breaker.trips)
+
+
+def test_with_all_three_down_the_caller_gets_a_clear_error_within_the_deadline(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, deadline="2s") as home:
+            for provider in home.providers:
+                provider.script.set(Fault.REFUSE)
+            caller = Caller(home.port, "/local")
+            for _ in range(20):
+                told = await caller.call("eth_blockNumber")
+                assert told.took < 2.0
+                assert told.status == 200
+                error = told.body["error"]
+                assert error["data"]["reason"] in ("attempts_failed", "no_endpoint")
+                assert "127.0.0.1" not in str(told.body)
+            caller.close()
+
+    run(scenario())
+
+
+def test_with_all_three_hanging_the_caller_gets_its_error_at_the_deadline(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, deadline="1s", attempt_timeout="400ms") as home:
+            for provider in home.providers:
+                provider.script.set(Fault.HANG_BEFORE_HEAD)
+            caller = Caller(home.port, "/local")
+            told = await caller.call("eth_blockNumber")
+            assert told.took < 1.3
+            assert told.body["error"]["data"]["reason"] in ("deadline_passed", "attempts_failed")
+            caller.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("method", ["eth_blockNumber", "eth_sendRawTransaction"])
+def test_with_one_back_service_returns_within_two_seconds(method: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, deadline="2s") as home:
+            caller = Caller(home.port, "/local")
+            params = ["0x02" + "ab" * 60] if method == "eth_sendRawTransaction" else []
+            for provider in home.providers:
+                provider.script.set(Fault.REFUSE)
+            for _ in range(30):  # every breaker opens, several times over
+                assert "error" in (await caller.call(method, *params)).body
+            await asyncio.sleep(0)
+            home.providers[1].script.clear()
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            while "error" in (told := await caller.call(method, *params)).body:
+                assert loop.time() - began < 2.0, told.body
+                await asyncio.sleep(0.02)
+            print(f"{method}: service back after {loop.time() - began:.2f} s")
+            caller.close()
+
+    run(scenario())
+
+
+def test_an_endpoint_that_throttles_is_left_alone_until_its_retry_after(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path) as home:
+            home.providers[0].script.set(Fault.STATUS_429, amount=2)
+            await many(home.port, "/local", 100, LANES)
+            seen = home.providers[0].calls.total()
+            assert home.state("p0")["reasons"][0]["reason"] == "held"
+            await many(home.port, "/local", 300, LANES)
+            assert home.providers[0].calls.total() == seen
+
+    run(scenario())
+
+
+def test_a_call_goes_to_another_failure_domain_first(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, count=4) as home:
+            told = await Caller(home.port, "/local").call("eth_blockNumber")
+            assert told.headers["x-seawall-attempts"] == "1"
+            home.providers[0].script.set(Fault.STATUS_503)
+            answers = await many(home.port, "/local", 50, 1)
+            assert answers.lost == []
+            assert {t.headers["x-seawall-attempts"] for t in answers.told} <= {"1", "2"}
+
+    run(scenario())
