@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -25,10 +24,10 @@ from rich.table import Table as RichTable
 from gateway import __version__
 from gateway.assembly import Gateway
 from gateway.clock import monotonic
-from gateway.config.load import load, secrets_of, settings_for_urls, simulated_settings, warnings_of
+from gateway.config.load import load, secrets_of, settings_for_urls, warnings_of
 from gateway.config.schema import json_schema
 from gateway.config.settings import Settings
-from gateway.drill.demo import run_demo
+from gateway.drill.demo import demo_settings, run_demo
 from gateway.errors import ConfigError
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.redaction import Redactor
@@ -104,7 +103,7 @@ def explain(config: Path, route: str, method: str) -> None:
 def demo(seconds: float) -> None:
     """The gateway over three simulated providers, one of which breaks every few seconds."""
     with _problems_shown():
-        settings = simulated_settings()
+        settings = demo_settings()
         configure_logging("error", "console", Redactor())
         with contextlib.suppress(KeyboardInterrupt):
             uvloop.run(_demo(settings, seconds))
@@ -140,7 +139,9 @@ def _say_ready(gateway: Gateway) -> None:
     base = f"http://{host}:{gateway.public_port}"
     for route in gateway.status()["routes"]:
         usable = sum(endpoint["available"] for endpoint in route["endpoints"])
-        logger.info("%s: %s/%s, %d of %d endpoints", route["title"], base, route["name"], usable, len(route["endpoints"]))
+        logger.info(
+            "%s: %s/%s, %d of %d endpoints", route["title"], base, route["name"], usable, len(route["endpoints"])
+        )
     operations = gateway.settings.operations.listen.rpartition(":")[0]
     logger.info("ready on %s, operations on http://%s:%d", base, operations, gateway.operations_port)
 
@@ -181,7 +182,7 @@ def _problems_shown() -> Iterator[None]:
         click.echo(f"{count} problem{'s' if count != 1 else ''}", err=True)
         sys.exit(1)
     except OSError as error:
-        click.echo(f"cannot start: {error.strerror or error} ({os.strerror(error.errno) if error.errno else 'error'})", err=True)
+        click.echo(f"cannot start: {error.strerror or error}", err=True)
         sys.exit(1)
 
 

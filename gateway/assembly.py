@@ -48,7 +48,9 @@ OLD_ENGINES_LIVE = 60.0  # seconds after a reload in which calls begun before it
 class Gateway:
     """A running gateway.  `await start()`, `await stop()`; in between it serves."""
 
-    def __init__(self, settings: Settings, config_path: Path | None, redactor: Redactor, seed: int | None = None) -> None:
+    def __init__(
+        self, settings: Settings, config_path: Path | None, redactor: Redactor, seed: int | None = None
+    ) -> None:
         self.settings = settings
         self.draining = False
         self.simulated: dict[str, SimulatedProvider] = {}
@@ -138,7 +140,9 @@ class Gateway:
             settings = load(self._config_path)
             fixed = _cannot_change(self.settings, settings)
             if fixed:
-                raise ConfigError([f"{self._config_path}: {name} cannot change while running; restart" for name in fixed])
+                raise ConfigError(
+                    [f"{self._config_path}: {name} cannot change while running; restart" for name in fixed]
+                )
             self._redactor.replace([*secrets_of(self.settings), *secrets_of(settings)])
             table = self._adopt(settings)
         except (ConfigError, ValueError, OSError) as error:

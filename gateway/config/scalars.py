@@ -22,6 +22,7 @@ CHAIN_ID_LIMIT = 2**53 - 1  # the largest whole number that every JSON reader ke
 KEY_LENGTH = 16  # characters; a shorter caller key could be guessed
 PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
+
 def whole(value: object) -> int:
     """A whole number, also as text (that is what a variable gives)."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -122,7 +123,9 @@ def _url(value: object, schemes: tuple[str, ...]) -> SecretUrl:
     return value if isinstance(value, SecretUrl) else SecretUrl(url, tuple(getattr(value, "parts", ())))
 
 
-_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?|[0-9a-fA-F:.]{2,45}(%[0-9A-Za-z]{1,16})?", re.ASCII)
+_HOST = re.compile(
+    r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?|[0-9a-fA-F:.]{2,45}(%[0-9A-Za-z]{1,16})?", re.ASCII
+)
 
 
 def _caller_key(value: Secret) -> Secret:
@@ -161,7 +164,6 @@ def _sendable(value: Secret) -> Secret:
     return value
 
 
-
 def _readable(value: object) -> str:
     """The path of a file that can be read now."""
     path = _text(value)
@@ -180,11 +182,32 @@ def _proxy_url(value: object) -> SecretUrl:
     return _url(value, PROXY_SCHEMES)
 
 
+def _origin(value: object) -> str:
+    """What a browser sends as Origin: scheme and host, no path; or ``*``, or ``scheme://*``."""
+    if isinstance(value, str) and (
+        value == "*"
+        or re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://(\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?", value)
+    ):
+        return str(value)
+    raise ValueError(f"expected an origin such as https://app.example.org (no path), got {shown(value)}")
+
+
+def _host(value: object) -> str:
+    """A name in Host headers: ``rpc.example.org``, ``*.example.org`` or ``*``; without a port."""
+    if isinstance(value, str) and re.fullmatch(
+        r"\*|(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?", value, re.ASCII
+    ):
+        return str(value)
+    raise ValueError(f"expected a host name such as rpc.example.org or *.example.org (no port), got {shown(value)}")
+
+
 _AS_TEXT = WithJsonSchema({"type": "string"})
 _AS_LABEL = WithJsonSchema({"type": ["string", "integer"]})
 
 Address = Annotated[str, BeforeValidator(_address)]
 Name = Annotated[str, BeforeValidator(_name)]
+Host = Annotated[str, BeforeValidator(_host)]
+Origin = Annotated[str, BeforeValidator(_origin)]
 Text = Annotated[str, BeforeValidator(_text), _AS_LABEL]
 Flag = Annotated[bool, BeforeValidator(truth), WithJsonSchema({"type": ["boolean", "string"]})]
 ReadableFile = Annotated[str, BeforeValidator(_readable)]

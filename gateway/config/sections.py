@@ -61,7 +61,10 @@ def section_model(source: Any) -> type[BaseModel]:
     if source not in _models:
         hints = typing.get_type_hints(source)
         fields: dict[str, Any] = {
-            field.name: (_field_type(hints[field.name], field.metadata), Field(field.default, description=field.metadata["doc"]))
+            field.name: (
+                _field_type(hints[field.name], field.metadata),
+                Field(field.default, description=field.metadata["doc"]),
+            )
             for field in dataclasses.fields(source)
         }
         _models[source] = create_model(source.__name__, __config__=STRICT, **fields)
@@ -91,7 +94,7 @@ class Measured:
         return core_schema.no_info_plain_validator_function(functools.partial(self.parse, source is int))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        plain: dict[str, Any] = {"type": "integer" if schema["function"]["function"].args[0] else "number"}  # type: ignore[typeddict-item]
+        plain: dict[str, Any] = {"type": "integer" if schema["function"]["function"].args[0] else "number"}
         plain |= {} if self.low is None else {"minimum": self.low}
         plain |= {} if self.high is None else {"maximum": self.high}
         examples = {"examples": EXAMPLES[self.unit].split(", ")} if self.unit else {}

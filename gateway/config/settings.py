@@ -24,7 +24,9 @@ from gateway.config.scalars import (
     HeaderName,
     HeaderValue,
     Hidden,
+    Host,
     Name,
+    Origin,
     ProxyUrl,
     ReadableFile,
     Text,
@@ -59,13 +61,13 @@ class Tree(BaseModel):
 class DomainLabels(Tree):
     """What fails together: endpoints with the same value of one label."""
 
-    cloud: Text | None = Field(None, description="the cloud it runs in, such as aws")
-    region: Text | None = Field(None, description="the region, such as eu-central-1")
-    edge: Text | None = Field(None, description="the network in front of it, such as cloudflare")
-    asn: Text | None = Field(None, description="the autonomous system of its addresses")
-    operator: Text | None = Field(None, description="the company that runs the nodes")
-    client: Text | None = Field(None, description="the node software, such as geth")
-    account: Text | None = Field(None, description="the account or key that pays, if several share one")
+    cloud: Text | None = Field(default=None, description="the cloud it runs in, such as aws")
+    region: Text | None = Field(default=None, description="the region, such as eu-central-1")
+    edge: Text | None = Field(default=None, description="the network in front of it, such as cloudflare")
+    asn: Text | None = Field(default=None, description="the autonomous system of its addresses")
+    operator: Text | None = Field(default=None, description="the company that runs the nodes")
+    client: Text | None = Field(default=None, description="the node software, such as geth")
+    account: Text | None = Field(default=None, description="the account or key that pays, if several share one")
 
 
 class ProviderSettings(DomainLabels):
@@ -78,31 +80,35 @@ class BasicSettings(Tree):
 
 
 class TlsSettings(Tree):
-    ca: ReadableFile | None = Field(None, description="PEM file of the only authority to trust")
-    cert: ReadableFile | None = Field(None, description="PEM file of the client certificate")
-    key: ReadableFile | None = Field(None, description="PEM file of its private key")
-    server_name: Text | None = Field(None, description="name in the server's certificate, if not the URL's host")
+    ca: ReadableFile | None = Field(default=None, description="PEM file of the only authority to trust")
+    cert: ReadableFile | None = Field(default=None, description="PEM file of the client certificate")
+    key: ReadableFile | None = Field(default=None, description="PEM file of its private key")
+    server_name: Text | None = Field(
+        default=None, description="name in the server's certificate, if not the URL's host"
+    )
 
 
 class EndpointSettings(DomainLabels):
     """One URL of a provider.  A bare URL stands for a mapping with `url` alone."""
 
     url: Url = Field(description="where calls go; may hold ${NAME}")
-    id: Name = Field("", description="name in metrics, logs and headers; default: the provider's, or the host's")
-    provider: Name | None = Field(None, description="an entry of `providers`, whose labels it takes")
-    tier: Annotated[int, Measured(low=0, high=100)] = Field(0, description="lower tiers are used first")
-    weight: Annotated[float, Measured(low=0.01, high=1000)] = Field(1.0, description="share inside its tier")
-    headers: dict[HeaderName, HeaderValue] = Field({}, description="headers added to each request")
-    query: dict[str, Hidden] = Field({}, description="parameters added to the URL")
-    basic: BasicSettings | None = Field(None, description="HTTP Basic credentials")
-    bearer: Token | None = Field(None, description="token for Authorization: Bearer")
-    tls: TlsSettings | None = Field(None, description="certificates other than the system's")
-    http2: Flag = Field(False, description="use HTTP/2 when the endpoint offers it")
-    proxy: ProxyUrl | None = Field(None, description="HTTP or SOCKS proxy to reach it through")
-    max_concurrency: Annotated[int, Measured(low=1, high=100_000)] = Field(
-        1024, description="most calls at it at once"
+    id: Name = Field(
+        default="", description="name in metrics, logs and headers; default: the provider's, or the host's"
     )
-    private: Flag = Field(False, description="transactions of the route go only to private endpoints")
+    provider: Name | None = Field(default=None, description="an entry of `providers`, whose labels it takes")
+    tier: Annotated[int, Measured(low=0, high=100)] = Field(default=0, description="lower tiers are used first")
+    weight: Annotated[float, Measured(low=0.01, high=1000)] = Field(default=1.0, description="share inside its tier")
+    headers: dict[HeaderName, HeaderValue] = Field(default={}, description="headers added to each request")
+    query: dict[str, Hidden] = Field(default={}, description="parameters added to the URL")
+    basic: BasicSettings | None = Field(default=None, description="HTTP Basic credentials")
+    bearer: Token | None = Field(default=None, description="token for Authorization: Bearer")
+    tls: TlsSettings | None = Field(default=None, description="certificates other than the system's")
+    http2: Flag = Field(default=False, description="use HTTP/2 when the endpoint offers it")
+    proxy: ProxyUrl | None = Field(default=None, description="HTTP or SOCKS proxy to reach it through")
+    max_concurrency: Annotated[int, Measured(low=1, high=100_000)] = Field(
+        default=1024, description="most calls at it at once"
+    )
+    private: Flag = Field(default=False, description="transactions of the route go only to private endpoints")
 
     @model_validator(mode="before")
     @classmethod
@@ -113,24 +119,28 @@ class EndpointSettings(DomainLabels):
 class MethodsSettings(Tree):
     """Names, or prefixes ending in ``*``."""
 
-    allow: tuple[Text, ...] = Field((), description="if any: only these; the dangerous ones must be named in full")
-    deny: tuple[Text, ...] = Field((), description="refused in any case")
+    allow: tuple[Text, ...] = Field(
+        default=(), description="if any: only these; the dangerous ones must be named in full"
+    )
+    deny: tuple[Text, ...] = Field(default=(), description="refused in any case")
 
 
 class RouteSettings(Tree):
     """What a caller addresses: a chain, and the endpoints that serve it."""
 
-    chain: Chain | None = Field(None, description="name or id in the catalogue of chains")
-    dialect: Literal["evm", "generic"] | None = Field(None, description="default: the chain's, or evm")
-    chain_id: ChainId | None = Field(None, description="default: the chain's, or what the endpoints say")
-    aliases: tuple[Name, ...] = Field((), description="further names")
+    chain: Chain | None = Field(default=None, description="name or id in the catalogue of chains")
+    dialect: Literal["evm", "generic"] | None = Field(default=None, description="default: the chain's, or evm")
+    chain_id: ChainId | None = Field(default=None, description="default: the chain's, or what the endpoints say")
+    aliases: tuple[Name, ...] = Field(default=(), description="further names")
     endpoints: tuple[EndpointSettings, ...] = Field(min_length=1, description="URLs, or mappings with a url")
-    methods: MethodsSettings = Field(MethodsSettings(), description="method policy of this route, added to the general one")
-    breaker: Breaker | None = Field(None, description="instead of defaults.breaker")
-    holds: Holds | None = Field(None, description="instead of defaults.holds")
-    retry: Retry | None = Field(None, description="instead of defaults.retry")
-    selection: Selection | None = Field(None, description="instead of defaults.selection")
-    transport: Transport | None = Field(None, description="instead of defaults.transport")
+    methods: MethodsSettings = Field(
+        default=MethodsSettings(), description="method policy of this route, added to the general one"
+    )
+    breaker: Breaker | None = Field(default=None, description="instead of defaults.breaker")
+    holds: Holds | None = Field(default=None, description="instead of defaults.holds")
+    retry: Retry | None = Field(default=None, description="instead of defaults.retry")
+    selection: Selection | None = Field(default=None, description="instead of defaults.selection")
+    transport: Transport | None = Field(default=None, description="instead of defaults.transport")
 
     @model_validator(mode="before")
     @classmethod
@@ -141,9 +151,7 @@ class RouteSettings(Tree):
     @classmethod
     def _give_ids(cls, endpoints: tuple[EndpointSettings, ...]) -> tuple[EndpointSettings, ...]:
         ids = endpoint_ids([(e.id, e.provider, e.url.reveal()) for e in endpoints])
-        return tuple(
-            e if e.id else e.model_copy(update={"id": name}) for e, name in zip(endpoints, ids, strict=True)
-        )
+        return tuple(e if e.id else e.model_copy(update={"id": name}) for e, name in zip(endpoints, ids, strict=True))
 
 
 def endpoint_ids(endpoints: Sequence[tuple[str, str | None, str]]) -> list[str]:
@@ -176,11 +184,11 @@ def host_slug(url: str) -> str:
 class DefaultsSettings(Tree):
     """Policies of routes that do not have their own."""
 
-    breaker: Breaker = Field(BreakerSettings(), description="when an endpoint is taken out, and how it returns")
-    holds: Holds = Field(HoldSettings(), description="how long a throttled or refused endpoint is left alone")
-    retry: Retry = Field(RetrySettings(), description="how often and how long a call is tried")
-    selection: Selection = Field(SelectionSettings(), description="how the choice between endpoints measures")
-    transport: Transport = Field(TransportSettings(), description="connections, timeouts and sizes upstream")
+    breaker: Breaker = Field(default=BreakerSettings(), description="when an endpoint is taken out, and how it returns")
+    holds: Holds = Field(default=HoldSettings(), description="how long a throttled or refused endpoint is left alone")
+    retry: Retry = Field(default=RetrySettings(), description="how often and how long a call is tried")
+    selection: Selection = Field(default=SelectionSettings(), description="how the choice between endpoints measures")
+    transport: Transport = Field(default=TransportSettings(), description="connections, timeouts and sizes upstream")
 
 
 # --- who may ask ------------------------------------------------------------------------------------
@@ -189,21 +197,23 @@ class DefaultsSettings(Tree):
 class BudgetSettings(Tree):
     rate: Annotated[float, Measured("per_second", 0.001, 1_000_000)] = Field(description="calls a second (100/s, 50/m)")
     burst: Annotated[float, Measured(low=1, high=10_000_000)] = Field(
-        100.0, description="calls that can be saved up; a batch of more never fits"
+        default=100.0, description="calls that can be saved up; a batch of more never fits"
     )
 
 
 class KeySettings(Tree):
     key: CallerKey = Field(description="the caller's key, at least 16 characters; write ${NAME}")
-    routes: tuple[Name, ...] | None = Field(None, description="the only routes it may use; default: all")
-    budget: BudgetSettings | None = Field(None, description="its allowance of calls; default: as much as it likes")
+    routes: tuple[Name, ...] | None = Field(default=None, description="the only routes it may use; default: all")
+    budget: BudgetSettings | None = Field(
+        default=None, description="its allowance of calls; default: as much as it likes"
+    )
 
 
 class CorsSettings(Tree):
     """What browsers are told."""
 
-    origins: tuple[Text, ...] = Field((), description="origins whose pages may read answers; '*': all")
-    credentials: Flag = Field(False, description="allow pages to send credentials along")
+    origins: tuple[Origin, ...] = Field(default=(), description="origins whose pages may read answers; '*': all")
+    credentials: Flag = Field(default=False, description="allow pages to send credentials along")
 
 
 # --- the house itself -------------------------------------------------------------------------------
@@ -212,52 +222,56 @@ class CorsSettings(Tree):
 class OperationsSettings(Tree):
     """Metrics, explanations and drains; not for the public."""
 
-    listen: Address = Field("127.0.0.1:4001", description="address; other than loopback only with a token")
-    token: Token | None = Field(None, description="token that every request must carry; write ${NAME}")
+    listen: Address = Field(default="127.0.0.1:4001", description="address; other than loopback only with a token")
+    token: Token | None = Field(default=None, description="token that every request must carry; write ${NAME}")
 
 
 class LogSettings(Tree):
-    level: Literal["debug", "info", "warning", "error", "critical"] = Field("info", description="least severity logged")
-    format: Literal["json", "console"] = Field("json", description="json for machines, console for people")
+    level: Literal["debug", "info", "warning", "error", "critical"] = Field(
+        default="info", description="least severity logged"
+    )
+    format: Literal["json", "console"] = Field(default="json", description="json for machines, console for people")
 
 
 class TelemetrySettings(Tree):
-    log: LogSettings = Field(LogSettings(), description="what is logged, and how")
-    traces: Annotated[TraceSettings, Section()] = Field(TraceSettings(), description="OpenTelemetry spans")
+    log: LogSettings = Field(default=LogSettings(), description="what is logged, and how")
+    traces: Annotated[TraceSettings, Section()] = Field(default=TraceSettings(), description="OpenTelemetry spans")
 
 
 class SimulatedSettings(Tree):
     """A pretended provider inside the process, to try things without keys or network."""
 
     listen: Address = Field(description="address, such as 127.0.0.1:4101")
-    chain_id: ChainId = Field(31337, description="providers with the same chain id share one chain")
-    block_time: Annotated[float, Measured("s", 0.05, 3600)] = Field(2.0, description="time between two blocks")
-    latency: Annotated[float, Measured("s", 0, 60)] = Field(0.0, description="time it takes to answer")
-    client_version: Text = Field("Simulated/v1.0.0", description="what it says it is")
+    chain_id: ChainId = Field(default=31337, description="providers with the same chain id share one chain")
+    block_time: Annotated[float, Measured("s", 0.05, 3600)] = Field(default=2.0, description="time between two blocks")
+    latency: Annotated[float, Measured("s", 0, 60)] = Field(default=0.0, description="time it takes to answer")
+    client_version: Text = Field(default="Simulated/v1.0.0", description="what it says it is")
 
 
 class Settings(Tree):
     """The whole file."""
 
-    listen: Address = Field("127.0.0.1:4000", description="address for callers")
-    operations: OperationsSettings = Field(OperationsSettings(), description="the second listener")
-    hosts: tuple[Text, ...] = Field(
-        (), description="host names to answer for, beside localhost, IP addresses and this machine's name"
+    listen: Address = Field(default="127.0.0.1:4000", description="address for callers")
+    operations: OperationsSettings = Field(default=OperationsSettings(), description="the second listener")
+    hosts: tuple[Host, ...] = Field(
+        default=(), description="host names to answer for, beside localhost, IP addresses and this machine's name"
     )
-    origins: tuple[Text, ...] = Field((), description="browser origins that may use the gateway")
-    cors: CorsSettings = Field(CorsSettings(), description="cross-origin pages")
-    default_route: Name | None = Field(None, description="the route of /; not needed when there is only one")
-    answer_headers: Flag = Field(True, description="say in X-Seawall-* headers who answered")
+    origins: tuple[Origin, ...] = Field(default=(), description="browser origins that may use the gateway")
+    cors: CorsSettings = Field(default=CorsSettings(), description="cross-origin pages")
+    default_route: Name | None = Field(default=None, description="the route of /; not needed when there is only one")
+    answer_headers: Flag = Field(default=True, description="say in X-Seawall-* headers who answered")
     drain_for: Annotated[float, Measured("s", 0, 600)] = Field(
-        10.0, description="time that calls in flight get when it stops"
+        default=10.0, description="time that calls in flight get when it stops"
     )
-    limits: Annotated[EdgeLimits, Section()] = Field(EdgeLimits(), description="what callers may ask of us")
-    gzip: Annotated[GzipSettings, Section()] = Field(GzipSettings(), description="compressed answers")
-    keys: dict[Name, KeySettings] = Field({}, description="caller keys; with none, everybody may ask")
-    allow_anonymous: Flag = Field(False, description="let callers without a key in although there are keys")
-    methods: MethodsSettings = Field(MethodsSettings(), description="method policy of all routes")
-    providers: dict[Name, ProviderSettings] = Field({}, description="who offers endpoints, and what they share")
+    limits: Annotated[EdgeLimits, Section()] = Field(default=EdgeLimits(), description="what callers may ask of us")
+    gzip: Annotated[GzipSettings, Section()] = Field(default=GzipSettings(), description="compressed answers")
+    keys: dict[Name, KeySettings] = Field(default={}, description="caller keys; with none, everybody may ask")
+    allow_anonymous: Flag = Field(default=False, description="let callers without a key in although there are keys")
+    methods: MethodsSettings = Field(default=MethodsSettings(), description="method policy of all routes")
+    providers: dict[Name, ProviderSettings] = Field(default={}, description="who offers endpoints, and what they share")
     routes: dict[Name, RouteSettings] = Field(min_length=1, description="what callers can address")
-    defaults: DefaultsSettings = Field(DefaultsSettings(), description="policies of all routes")
-    telemetry: TelemetrySettings = Field(TelemetrySettings(), description="logs and traces")
-    simulated: dict[Name, SimulatedSettings] = Field({}, description="pretended providers, started with the gateway")
+    defaults: DefaultsSettings = Field(default=DefaultsSettings(), description="policies of all routes")
+    telemetry: TelemetrySettings = Field(default=TelemetrySettings(), description="logs and traces")
+    simulated: dict[Name, SimulatedSettings] = Field(
+        default={}, description="pretended providers, started with the gateway"
+    )

@@ -55,7 +55,9 @@ class Rules:
         self.rules = [_rule(row) for row in table["rules"]]
         self._ranges: list[list[Any]] = table["ranges"]
         self._statuses = {int(status): ReplyKind.named(kind) for status, kind in http["statuses"].items()}
-        self._texts = [(ReplyKind.named(t["kind"]), frozenset(t["statuses"]), tuple(t["contains"])) for t in http["texts"]]
+        self._texts = [
+            (ReplyKind.named(t["kind"]), frozenset(t["statuses"]), tuple(t["contains"])) for t in http["texts"]
+        ]
 
     def classify_error(
         self, http_status: int, code: int | None, message: str, data: bytes, method: Method

@@ -6,12 +6,15 @@ Always true: everything stays on loopback; every call is counted, and a lost one
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.clock import Clock
+from gateway.config.settings import Settings
 from gateway.dialect.jsonrpc import BadReply, encode_request, read_reply
 from gateway.drill.faults import Fault
 from gateway.drill.provider import SimulatedProvider
@@ -42,6 +45,35 @@ class Counts:
     calls: int = 0
     lost: int = 0
     slowest: float = 0.0
+
+
+def demo_settings() -> Settings:
+    """Three simulated providers in three clouds on free ports, and the gateway on one."""
+    clouds = {"aws": "us-east-1", "gcp": "europe-west4", "hetzner": "fsn1"}
+    ports = dict(zip(clouds, _free_ports(len(clouds)), strict=True))
+    return Settings.model_validate(
+        {
+            "listen": "127.0.0.1:0",
+            "operations": {"listen": "127.0.0.1:0"},
+            "simulated": {name: {"listen": f"127.0.0.1:{port}"} for name, port in ports.items()},
+            "routes": {
+                "demo": {
+                    "chain_id": 31337,
+                    "endpoints": [
+                        {"url": f"http://127.0.0.1:{port}", "id": name, "cloud": name, "region": clouds[name]}
+                        for name, port in ports.items()
+                    ],
+                }
+            },
+        }
+    )
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago; all are held until all are known, so that they differ."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(s.getsockname()[1]) for s in sockets]
 
 
 async def run_demo(

@@ -102,7 +102,11 @@ class Observer:
             route.stats.failovers += 1
         tracer = self._tracer
         if tracer.enabled and tracer.wanted(
-            answer.attempts, error is not None, took, trail.context if trail is not None else None, self._chance.random()
+            answer.attempts,
+            error is not None,
+            took,
+            trail.context if trail is not None else None,
+            self._chance.random(),
         ):
             tracer.write(_trace(route, call, answer, started_at, ended_at, trail))
         if error is not None:

@@ -1,0 +1,240 @@
+"""Rules between settings: names that must exist, must not clash, or must not stand together.
+
+Always true: works on the file's data as it is, whatever is in it, so that these problems are told
+together with all others; never raises; quotes names, never values that may be secret.
+Does not belong here: what one value alone must be (scalars, sections).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.config.mistakes import did_you_mean
+from gateway.config.yaml_nodes import Document, PathKey
+
+RESERVED = frozenset({"evm", "via", "prices", "status", "status.json", "livez", "readyz", "key", "metrics"})
+"""First path segments that the gateway uses itself."""
+
+
+def crosscheck(document: Document) -> None:
+    """Add every problem between settings to the document."""
+    data = mapping(document.data)
+    routes = mapping(data.get("routes"))
+    _names(document, routes)
+    for name, route in routes.items():
+        _chain(document, name, mapping(route))
+        _endpoints(document, name, mapping(route), mapping(data.get("providers")))
+    _references(document, data, routes)
+    _listeners(document, data)
+    _browsers(document, data)
+    _keys(document, data)
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """`value` if it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def entries(value: Any) -> list[Any]:
+    """`value` if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+# --- routes -----------------------------------------------------------------------------------------
+
+
+def _names(document: Document, routes: dict[str, Any]) -> None:
+    taken: dict[str, str] = {}
+    for name in routes:
+        if name.lower() in RESERVED:
+            document.tell(("routes", name), f"the name {name} is reserved; the gateway's own pages use it", key=True)
+        taken[name] = name
+    for name, route in routes.items():
+        for index, alias in enumerate(entries(mapping(route).get("aliases"))):
+            path = ("routes", name, "aliases", index)
+            if not isinstance(alias, str):
+                continue
+            if alias.lower() in RESERVED:
+                document.tell(path, f"the name {alias} is reserved; the gateway's own pages use it")
+            elif alias in taken:
+                document.tell(path, f"the name {alias} already belongs to the route {taken[alias]}")
+            else:
+                taken[alias] = name
+
+
+def _chain(document: Document, name: str, route: dict[str, Any]) -> None:
+    try:
+        from gateway.catalogue.chains import find, suggest
+    except ImportError:
+        return
+    chain = route.get("chain")
+    if isinstance(chain, bool) or not isinstance(chain, (str, int)):
+        return
+    path = ("routes", name, "chain")
+    known = find(int(chain) if isinstance(chain, str) and chain.isdecimal() else chain)
+    if known is None:
+        near = suggest(str(chain))
+        hint = f" (did you mean {near}?)" if near else "; leave it out and give chain_id"
+        document.tell(path, f"unknown chain {str(chain)[:40]}{hint}")
+        return
+    chain_id = route.get("chain_id")
+    if isinstance(chain_id, int) and not isinstance(chain_id, bool) and known.id is not None and chain_id != known.id:
+        document.tell(("routes", name, "chain_id"), f"is {chain_id}, but the chain {chain} has the id {known.id}")
+
+
+def _endpoints(document: Document, name: str, route: dict[str, Any], providers: dict[str, Any]) -> None:
+    ids: dict[str, int] = {}
+    urls: dict[str, int] = {}
+    for index, entry in enumerate(entries(route.get("endpoints"))):
+        path: PathKey = ("routes", name, "endpoints", index)
+        endpoint = entry if isinstance(entry, dict) else {"url": entry}
+        given, url, provider = endpoint.get("id"), endpoint.get("url"), endpoint.get("provider")
+        if isinstance(given, str) and ids.setdefault(given, index) != index:
+            document.tell((*path, "id"), f"the id {given} is already used by endpoints[{ids[given]}]")
+        if isinstance(url, str) and urls.setdefault(url, index) != index and not endpoint.get("headers"):
+            document.tell((*path, "url"), f"the same URL as endpoints[{urls[url]}]; it would not help when that fails")
+        if isinstance(provider, str) and provider not in providers:
+            hint = did_you_mean(provider, providers) or "; list it under providers"
+            document.tell((*path, "provider"), f"unknown provider {provider}{hint}")
+        _credentials(document, path, endpoint)
+        _certificates(document, path, endpoint)
+
+
+def _credentials(document: Document, path: PathKey, endpoint: dict[str, Any]) -> None:
+    """One way to authorize: a second would silently win."""
+    ways = [way for way in ("basic", "bearer") if endpoint.get(way) is not None]
+    ways += [f"headers.{n}" for n in mapping(endpoint.get("headers")) if n.lower() == "authorization"]
+    url = endpoint.get("url")
+    if isinstance(url, str) and "@" in _authority(url):
+        ways.append("the URL's user name")
+    if len(ways) > 1:
+        document.tell(path, f"more than one Authorization: {' and '.join(ways)}; keep one")
+
+
+def _certificates(document: Document, path: PathKey, endpoint: dict[str, Any]) -> None:
+    tls = mapping(endpoint.get("tls"))
+    url = endpoint.get("url")
+    if not tls:
+        return
+    if isinstance(url, str) and url.lower().startswith("http://"):
+        document.tell((*path, "tls"), "has no effect on an http:// URL")
+    ca, cert, key = (tls.get(name) for name in ("ca", "cert", "key"))
+    if key is not None and cert is None:
+        document.tell((*path, "tls", "key"), "needs cert, too")
+    if isinstance(ca, str) and _openable(ca):
+        try:
+            ssl.create_default_context(cafile=ca)
+        except (ssl.SSLError, OSError, ValueError):
+            document.tell((*path, "tls", "ca"), "the file holds no certificate in PEM form")
+    if isinstance(cert, str) and _openable(cert) and (key is None or (isinstance(key, str) and _openable(key))):
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, password=lambda: b"")
+        except (ssl.SSLError, OSError, ValueError):
+            text = "certificate and key do not fit together, are not in PEM form, or need a passphrase"
+            document.tell((*path, "tls", "cert"), text)
+
+
+def _openable(path: str) -> bool:
+    """Whether the file can be read; that it cannot is told elsewhere (scalars)."""
+    try:
+        with open(path, "rb"):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+# --- names that must exist ----------------------------------------------------------------------------
+
+
+def _references(document: Document, data: dict[str, Any], routes: dict[str, Any]) -> None:
+    default = data.get("default_route")
+    if isinstance(default, str) and default not in routes:
+        document.tell(("default_route",), f"unknown route {default}{did_you_mean(default, routes)}")
+    for name, key in mapping(data.get("keys")).items():
+        for index, route in enumerate(entries(mapping(key).get("routes"))):
+            if isinstance(route, str) and route not in routes:
+                path = ("keys", name, "routes", index)
+                document.tell(path, f"unknown route {route}{did_you_mean(route, routes)}")
+
+
+# --- listeners and callers ------------------------------------------------------------------------------
+
+
+def _listeners(document: Document, data: dict[str, Any]) -> None:
+    operations = mapping(data.get("operations"))
+    listen = operations.get("listen")
+    if isinstance(listen, str) and not is_loopback(listen) and operations.get("token") is None:
+        text = "is reachable from outside, so operations.token is required (or listen on 127.0.0.1)"
+        document.tell(("operations", "listen"), text)
+    taken: dict[str, PathKey] = {}
+    for path, address in _addresses(data):
+        first = taken.setdefault(address, path)
+        if first != path and not address.endswith(":0"):
+            document.tell(path, f"the same address as {shown_path(first)}")
+    block_times: dict[Any, tuple[str, Any]] = {}
+    for name, entry in mapping(data.get("simulated")).items():
+        chain_id, block_time = mapping(entry).get("chain_id", 31337), mapping(entry).get("block_time", 2.0)
+        if isinstance(chain_id, int) and isinstance(block_time, (str, int, float)):
+            first_name, first_time = block_times.setdefault(chain_id, (name, block_time))
+            if str(first_time) != str(block_time):
+                path = ("simulated", name, "block_time")
+                document.tell(path, f"differs from that of {first_name}, which simulates the same chain")
+
+
+def _addresses(data: dict[str, Any]) -> Iterator[tuple[PathKey, str]]:
+    found: list[tuple[PathKey, Any]] = [
+        (("listen",), data.get("listen", "127.0.0.1:4000")),
+        (("operations", "listen"), mapping(data.get("operations")).get("listen", "127.0.0.1:4001")),
+    ]
+    for name, entry in mapping(data.get("simulated")).items():
+        found.append((("simulated", name, "listen"), mapping(entry).get("listen")))
+    for path, address in found:
+        if isinstance(address, str):
+            yield path, address
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether ``host:port`` can be reached from this machine only."""
+    host = listen.rpartition(":")[0].strip("[]").lower()
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _browsers(document: Document, data: dict[str, Any]) -> None:
+    cors = mapping(data.get("cors"))
+    if cors.get("credentials") not in (True, "true", "yes", "on"):
+        return
+    for path, origins in ((("origins",), data.get("origins")), (("cors", "origins"), cors.get("origins"))):
+        for index, origin in enumerate(entries(origins)):
+            if origin == "*":
+                text = "'*' together with cors.credentials would let every web page use a visitor's credentials"
+                document.tell((*path, index), text)
+
+
+def _keys(document: Document, data: dict[str, Any]) -> None:
+    seen: dict[str, str] = {}
+    for name, entry in mapping(data.get("keys")).items():
+        key = mapping(entry).get("key")
+        if isinstance(key, str) and key and seen.setdefault(key, name) != name:
+            document.tell(("keys", name, "key"), f"the same key as that of {seen[key]}")
+
+
+def shown_path(path: PathKey) -> str:
+    """``routes.ethereum.endpoints[0].url``"""
+    shown = ""
+    for part in path:
+        shown += f"[{part}]" if isinstance(part, int) else f".{part}" if shown else str(part)
+    return shown
+
+
+def _authority(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""

@@ -1,0 +1,181 @@
+"""Load: a configuration file, or a list of URLs, to `Settings`; or `ConfigError` with all that is wrong.
+
+Always true: every problem is one line, ``file:line:col: path: what was expected``, in the order of
+the file; every text is scrubbed of what references gave; a `Settings` that comes out has passed the
+rules between settings, too.
+Does not belong here: the rules themselves (settings, crosscheck), what to do with a bad file (assembly).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from gateway.config.crosscheck import crosscheck, entries, mapping, shown_path
+from gateway.config.mistakes import tell_mistakes
+from gateway.config.references import Resolved, resolve
+from gateway.config.settings import Settings
+from gateway.config.survey import secrets_of, warnings_of
+from gateway.config.yaml_nodes import SIZE_LIMIT, Document, PathKey, read
+from gateway.errors import ConfigError
+from gateway.telemetry.redaction import Redactor
+
+__all__ = ["load", "secrets_of", "settings_for_urls", "warnings_of"]
+
+
+def load(path: Path, env: Mapping[str, str] | None = None) -> Settings:
+    """The settings in the file at `path`.  `env` is the environment for references, by default the process's.
+
+    Raises ConfigError with every problem found.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(SIZE_LIMIT + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no such file"
+        raise ConfigError([f"{path}: cannot be read: {reason}"]) from None
+    return load_text(raw, str(path), path.parent, env)
+
+
+def load_text(raw: bytes, shown_name: str, base: Path, env: Mapping[str, str] | None = None) -> Settings:
+    """The same for a text.  Relative ``file:`` references start at `base`."""
+    env = os.environ if env is None else env
+    given: set[str] = set()
+
+    def look_up(text: str) -> str:
+        value = resolve(text, env, base)
+        given.update(getattr(value, "parts", ()))
+        return value
+
+    document = read(raw, look_up)
+    if document.data is None and not document.problems:
+        document.tell((), "the file holds no settings")
+    if document.data is not None:
+        settings = _settle(document, env)
+        if settings is not None and not document.problems:
+            return settings
+    raise ConfigError(_lines(document, shown_name, Redactor(given))) from None
+
+
+def settings_for_urls(urls: Sequence[str], env: Mapping[str, str] | None = None) -> Settings:
+    """One route named ``default`` over `urls`; its chain is what the endpoints say it is.
+
+    Raises ConfigError; a URL is named by its position, never by its text.
+    """
+    endpoints = [Resolved(url, (url,)) for url in urls]
+    document = Document(data={"routes": {"default": {"dialect": "evm", "endpoints": endpoints}}})
+    settings = _settle(document, os.environ if env is None else env)
+    if settings is not None and not document.problems:
+        return settings
+    redactor = Redactor(urls)
+    lines = []
+    for problem in document.problems:
+        number = next((part + 1 for part in problem.path if isinstance(part, int)), None)
+        lines.append(redactor.scrub(f"URL {number}: {problem.text}" if number is not None else problem.text))
+    raise ConfigError(lines)
+
+
+def _settle(document: Document, env: Mapping[str, str]) -> Settings | None:
+    """Short forms to full ones, the rules between settings, the tree; problems go to the document."""
+    _unfold(document)
+    _expand_vendors(document, env)
+    crosscheck(document)
+    try:
+        return Settings.model_validate(document.data)
+    except ValidationError as error:
+        tell_mistakes(document, error)
+        return None
+
+
+def _lines(document: Document, shown_name: str, redactor: Redactor) -> list[str]:
+    lines = []
+    for problem in sorted(document.problems, key=lambda p: p.position):
+        where = f"{shown_name}:{problem.position.line}:{problem.position.column}"
+        path = f"{shown_path(problem.path)}: " if problem.path else ""
+        line = f"{where}: {path}{redactor.scrub(problem.text)}"
+        if line not in lines:
+            lines.append(line)
+    return lines
+
+
+def _unfold(document: Document) -> None:
+    """A list for the file or for a route stands for its endpoints; a setting without a value is not set."""
+    if isinstance(document.data, list):
+        document.data = {"routes": {"default": {"endpoints": document.data}}}
+        document.moved[("routes", "default", "endpoints")] = ()
+    data = mapping(document.data)
+    routes = mapping(data.get("routes"))
+    for name, route in routes.items():
+        if isinstance(route, list):
+            routes[name] = {"endpoints": route}
+            document.moved[("routes", name, "endpoints")] = ("routes", name)
+    providers = mapping(data.get("providers"))
+    for name, provider in providers.items():
+        if provider is None:
+            providers[name] = {}
+    _drop_unset(document.data)
+
+
+def _drop_unset(value: Any) -> None:
+    if isinstance(value, dict):
+        for name in [name for name, inner in value.items() if inner is None]:
+            del value[name]
+        for inner in value.values():
+            _drop_unset(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _drop_unset(inner)
+
+
+def _expand_vendors(document: Document, env: Mapping[str, str]) -> None:
+    """``vendor://KEY`` to the vendor's URL for the route's chain; the key is remembered as secret."""
+    for name, route in mapping(mapping(document.data).get("routes")).items():
+        endpoints = entries(mapping(route).get("endpoints"))
+        for index, entry in enumerate(endpoints):
+            url = entry.get("url") if isinstance(entry, dict) else entry
+            found = re.fullmatch(r"([a-z][a-z0-9+.-]*)://([^/?#]*).*", url, re.DOTALL) if isinstance(url, str) else None
+            if found is None or found[1] in NO_VENDORS:
+                continue
+            path: PathKey = ("routes", name, "endpoints", index)
+            path = (*path, "url") if isinstance(entry, dict) else path
+            expanded = _expanded(document, path, str(url), _chain_name(mapping(route)), env)
+            if expanded is None:
+                continue
+            made = Resolved(expanded, (*getattr(url, "parts", ()), found[2]))
+            if isinstance(entry, dict):
+                entry["url"] = made
+            else:
+                endpoints[index] = made
+
+
+NO_VENDORS = frozenset({"http", "https", "ws", "wss"})
+
+
+def _expanded(document: Document, path: PathKey, url: str, chain: str, env: Mapping[str, str]) -> str | None:
+    try:
+        from gateway.catalogue.vendors import expand
+    except ImportError:
+        return None
+    try:
+        return expand(url, chain, env)
+    except ValueError as error:
+        document.tell(path, str(error))
+        return None
+
+
+def _chain_name(route: dict[str, Any]) -> str:
+    """The name of a route's chain in the catalogue, or nothing."""
+    given = route.get("chain", route.get("chain_id"))
+    try:
+        from gateway.catalogue.chains import find
+    except ImportError:
+        return str(given or "")
+    if isinstance(given, str) and given.isdecimal():
+        given = int(given)
+    known = find(given) if isinstance(given, (str, int)) and not isinstance(given, bool) else None
+    return known.name if known is not None else str(given or "")
