@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from gateway.catalogue.chains import find, suggest
 from gateway.config.mistakes import did_you_mean
 from gateway.config.yaml_nodes import Document, PathKey
 
@@ -67,10 +68,6 @@ def _names(document: Document, routes: dict[str, Any]) -> None:
 
 
 def _chain(document: Document, name: str, route: dict[str, Any]) -> None:
-    try:
-        from gateway.catalogue.chains import find, suggest
-    except ImportError:
-        return
     chain = route.get("chain")
     if isinstance(chain, bool) or not isinstance(chain, (str, int)):
         return

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from gateway.catalogue.chains import find
+from gateway.catalogue.vendors import expand
 from gateway.config.crosscheck import crosscheck, entries, mapping, shown_path
 from gateway.config.mistakes import tell_mistakes
 from gateway.config.references import Resolved, resolve
@@ -107,17 +109,17 @@ def _unfold(document: Document) -> None:
     """A list for the file or for a route stands for its endpoints; a setting without a value is not set."""
     if isinstance(document.data, list):
         document.data = {"routes": {"default": {"endpoints": document.data}}}
-        document.moved[("routes", "default", "endpoints")] = ()
+        document.move(("routes", "default", "endpoints"), ())
     data = mapping(document.data)
     routes = mapping(data.get("routes"))
     for name, route in routes.items():
         if isinstance(route, list):
             routes[name] = {"endpoints": route}
-            document.moved[("routes", name, "endpoints")] = ("routes", name)
-    providers = mapping(data.get("providers"))
-    for name, provider in providers.items():
-        if provider is None:
-            providers[name] = {}
+            document.move(("routes", name, "endpoints"), ("routes", name))
+    for named in ("providers", "routes", "keys", "simulated"):
+        group = mapping(data.get(named))
+        for name in [name for name, entry in group.items() if entry is None]:
+            group[name] = {}  # it is there, with nothing in it
     _drop_unset(document.data)
 
 
@@ -138,43 +140,50 @@ def _expand_vendors(document: Document, env: Mapping[str, str]) -> None:
         endpoints = entries(mapping(route).get("endpoints"))
         for index, entry in enumerate(endpoints):
             url = entry.get("url") if isinstance(entry, dict) else entry
-            found = re.fullmatch(r"([a-z][a-z0-9+.-]*)://([^/?#]*).*", url, re.DOTALL) if isinstance(url, str) else None
-            if found is None or found[1] in NO_VENDORS:
+            found = _SHORTHAND.fullmatch(url) if isinstance(url, str) else None
+            if found is None or found[1].lower() in NO_VENDORS:
                 continue
-            path: PathKey = ("routes", name, "endpoints", index)
-            path = (*path, "url") if isinstance(entry, dict) else path
-            expanded = _expanded(document, path, str(url), _chain_name(mapping(route)), env)
-            if expanded is None:
+            used = _Used(env)
+            try:
+                expanded = expand(str(url), _chain_name(mapping(route)), used)
+            except ValueError as error:
+                path: PathKey = ("routes", name, "endpoints", index)
+                document.tell((*path, "url") if isinstance(entry, dict) else path, str(error))
                 continue
-            made = Resolved(expanded, (*getattr(url, "parts", ()), found[2]))
+            made = Resolved(expanded, (*getattr(url, "parts", ()), *re.split("[:/]", found[2]), *used.values_used))
             if isinstance(entry, dict):
                 entry["url"] = made
             else:
                 endpoints[index] = made
 
 
-NO_VENDORS = frozenset({"http", "https", "ws", "wss"})
+_SHORTHAND = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+NO_VENDORS = frozenset({"http", "https", "ws", "wss", "ftp", "file", "ipc", "tcp", "unix", "socks5", "socks5h"})
+"""Schemes that are not a vendor's, even misspelt."""
 
 
-def _expanded(document: Document, path: PathKey, url: str, chain: str, env: Mapping[str, str]) -> str | None:
-    try:
-        from gateway.catalogue.vendors import expand
-    except ImportError:
-        return None
-    try:
-        return expand(url, chain, env)
-    except ValueError as error:
-        document.tell(path, str(error))
-        return None
+class _Used(Mapping[str, str]):
+    """An environment that remembers what was taken from it: a key that a URL now holds."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+        self.values_used: list[str] = []
+
+    def __getitem__(self, name: str) -> str:
+        value = self._env[name]
+        self.values_used.append(value)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._env)
+
+    def __len__(self) -> int:
+        return len(self._env)
 
 
 def _chain_name(route: dict[str, Any]) -> str:
     """The name of a route's chain in the catalogue, or nothing."""
     given = route.get("chain", route.get("chain_id"))
-    try:
-        from gateway.catalogue.chains import find
-    except ImportError:
-        return str(given or "")
     if isinstance(given, str) and given.isdecimal():
         given = int(given)
     known = find(given) if isinstance(given, (str, int)) and not isinstance(given, bool) else None

@@ -60,7 +60,11 @@ def _words(detail: ErrorDetails, path: PathKey) -> str:
             names = choices.replace(" or ", ", ").split(", ")
             near = did_you_mean(value, names) if isinstance(value, str) else ""
             return f"expected {choices}, got {shown(value)}{near}"
-    return f"expected {_EXPECTED.get(detail['type'], 'something else')}, got {_kind(value)}"
+    expected = _SHORT_FORMS.get(context.get("class_name", "")) or _EXPECTED.get(detail["type"], "something else")
+    return f"expected {expected}, got {_kind(value)}"
+
+
+_SHORT_FORMS = {"EndpointSettings": "a URL or a mapping", "RouteSettings": "a list of endpoints or a mapping"}
 
 
 _EXPECTED = {

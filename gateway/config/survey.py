@@ -77,7 +77,7 @@ def _url_secrets(url: SecretUrl) -> Iterator[str]:
             yield from (piece, unquote(piece))
     credentials = parts.netloc.rpartition("@")[0]
     for part in url.parts:
-        if "://" not in part and (part in credentials or part in parts.path or part in parts.query):
+        if part and "://" not in part and (part in credentials or part in parts.path or part in parts.query):
             yield part
 
 

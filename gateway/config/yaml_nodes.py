@@ -72,6 +72,16 @@ class Document:
                 return found
         return Position()
 
+    def move(self, full: PathKey, short: PathKey) -> None:
+        """Say that the data at `full` stands at `short` in the file."""
+        self.moved[full] = short
+        self.problems = [
+            Problem(p.position, full + p.path[len(short) :], p.text)
+            if p.path[: len(short)] == short and p.path != short
+            else p
+            for p in self.problems
+        ]
+
     def tell(self, path: PathKey, text: str, *, key: bool = False) -> None:
         """Add a problem at the position of `path`."""
         self.problems.append(Problem(self.where(path, key=key), path, text))
@@ -130,7 +140,8 @@ class _Walk:
         self._repeated = 0
 
     def run(self, root: yaml.Node) -> None:
-        self._document.data = self._value(root, ())
+        data = self._value(root, ())
+        self._document.data = data if self._repeated <= ALIAS_LIMIT else None
 
     def _value(self, node: yaml.Node, path: PathKey) -> Any:
         self._document.values[path] = _at(node.start_mark)

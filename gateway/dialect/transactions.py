@@ -42,7 +42,13 @@ def transaction_hash(params: bytes) -> str | None:
         if body is None:
             return None
         raw = bytes([_BLOB_TYPE]) + body
-    return "0x" + keccak.new(digest_bits=256, data=raw).hexdigest()
+    return "0x" + keccak256(raw).hex()
+
+
+def keccak256(data: bytes) -> bytes:
+    """Ethereum's hash: Keccak before it became SHA-3."""
+    digest: bytes = keccak.new(digest_bits=256, data=data).digest()
+    return digest
 
 
 def _blob_body(raw: bytes) -> bytes | None:

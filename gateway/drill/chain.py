@@ -15,7 +15,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
-from Crypto.Hash import keccak
+from gateway.dialect.transactions import keccak256
 
 JsonObject = dict[str, Any]
 
@@ -60,7 +60,7 @@ class _Pool:
 
 def transaction_hash(raw: bytes) -> str:
     """The keccak-256 of a raw signed transaction, as every wallet computes it."""
-    return "0x" + keccak.new(digest_bits=256, data=raw).hexdigest()
+    return "0x" + keccak256(raw).hex()
 
 
 class SimulatedChain:

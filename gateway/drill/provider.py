@@ -177,7 +177,8 @@ class SimulatedProvider:
             # Counted from then, not from now: a window that ended in between would never be noticed.
             wait_for = self.script.door_changes_after(minded_at)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._door_bell.wait(), wait_for)
+                async with asyncio.timeout(wait_for):  # wait_for() of Python 3.11 can swallow the cancellation by stop
+                    await self._door_bell.wait()
 
     async def _mind_door(self) -> float:
         """Open or close the listener as the script says; returns the instant for which that is right."""

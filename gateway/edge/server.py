@@ -219,6 +219,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._head_seen = 0
         self._in_head = False
         self._body_timed = False
+        self._no_more = False  # the caller has closed its side
 
     # --- asyncio.Protocol -------------------------------------------------------------------------
 
@@ -385,10 +386,12 @@ class EdgeProtocol(HttpToolsProtocol):
         self.exchange = None
         if self.lost or self.refused:
             return
-        if not exchange.keep_alive or self.listener.draining:
+        if not exchange.keep_alive or (self.listener.draining and not self._waiting):
             self.transport.close()
         elif self._waiting:
             self._start(self._waiting.popleft())
+        elif self._no_more:
+            self.transport.close()
         else:
             self.deadline_at = self.loop.time() + self.limits.keep_alive
             self.flow.resume_reading()
@@ -421,6 +424,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Callers may close their side after sending: keep ours open until the answer is out."""
+        self._no_more = True
         return self.exchange is not None and not self.refused
 
     def expire(self, now: float) -> None:

@@ -27,8 +27,9 @@ UNVERIFIED_EVERY = 1.0  # an endpoint not reached since the start
 NEED_EVERY = 0.5  # breakers are probed at this pace while a route has nothing healthy, whatever their time out
 WRONG_CHAIN_EVERY = 60.0
 VERIFY_EVERY = 3600.0  # the chain is asked again hourly: endpoints get re-wired behind one name
+SUSPECT_EVERY = 0.5  # after a failure that no further call has confirmed or cleared
 IDLE_EVERY = 15.0  # an endpoint without traffic is asked, so that a first call does not find it dead
-PROBE_TIMEOUT = 2.0
+PROBE_TIMEOUT = 2.0  # or the attempt timeout of calls, if that is shorter: a probe must not be more patient
 DISAGREEMENT_NEEDS = 2  # endpoints that must agree before a detected chain outvotes another
 
 
@@ -97,8 +98,11 @@ class Prober:
                 self._start(state, now + UNVERIFIED_EVERY, self._readmit(route, state))
         elif now >= state.hold.until:
             family = self._broken_family(route, state, now)
+            suspect = self._suspect_family(state, now)
             if family is not None:
                 self._start(state, now + NEED_EVERY, self._probe(route, state, family))
+            elif suspect is not None:
+                self._start(state, now + SUSPECT_EVERY, self._ask_once(route, state, suspect))
             elif now - state.verified_at > VERIFY_EVERY:
                 self._start(state, now + UNVERIFIED_EVERY, self._verify(route, state))
             elif now - state.last_used_at > IDLE_EVERY:
@@ -111,6 +115,16 @@ class Prober:
             if cell is None or cell.breaker.state is BreakerState.CLOSED:
                 continue
             if cell.breaker.would_admit(now) or route.pool.ranking(cell.family, now).panic:
+                return cell.family
+        return None
+
+    @staticmethod
+    def _suspect_family(state: EndpointState, now: float) -> Family | None:
+        """The family whose last call failed and that has had none since: was that chance, or is it dead?"""
+        if now - state.last_used_at < SUSPECT_EVERY:
+            return None
+        for cell in state.cells:
+            if cell is not None and cell.breaker.failures_in_a_row and cell.breaker.state is BreakerState.CLOSED:
                 return cell.family
         return None
 
@@ -139,6 +153,12 @@ class Prober:
                 break
         if breaker.state is BreakerState.CLOSED:
             await self._verify(route, state)  # it was away: whatever came back must be the same chain
+
+    async def _ask_once(self, route: Route, state: EndpointState, family: Family) -> None:
+        permit = route.pool.at(state.position, family, self._clock())
+        if permit is not None:
+            method, params = route.dialect.probe_call(family)
+            await self._ask(route, state, permit, route.dialect.call(method, params, b"0"))
 
     async def _readmit(self, route: Route, state: EndpointState) -> None:
         """Has a refused key, a used-up quota or a 404 been put right?"""
@@ -189,7 +209,8 @@ class Prober:
         with permit:
             try:
                 response = await route.engines[state.position].send(
-                    encode_request(call.method.wire, call.params, wire_id), self._clock() + PROBE_TIMEOUT
+                    encode_request(call.method.wire, call.params, wire_id),
+                    self._clock() + min(PROBE_TIMEOUT, route.transport.attempt_timeout),
                 )
                 if response.stream is not None:
                     response.stream.close()

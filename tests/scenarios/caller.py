@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import time
@@ -50,7 +51,7 @@ class Caller:
         else:
             data = await self._reader.readexactly(int(headers.get("content-length", "0")))
         if headers.get("connection") == "close":
-            self.close()
+            await self.close()
         return Told(int(lines[0].split()[1]), headers, json.loads(data) if data else None, time.perf_counter() - began)
 
     async def _chunked(self) -> bytes:
@@ -62,10 +63,18 @@ class Caller:
         await self._reader.readexactly(2)
         return b"".join(pieces)
 
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = self._reader = None
+    async def close(self) -> None:
+        writer, self._writer, self._reader = self._writer, None, None
+        if writer is not None:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def __aenter__(self) -> Caller:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
 
 @dataclass
@@ -94,7 +103,14 @@ async def many(port: int, path: str, count: int, lanes: int, method: str = "eth_
         caller = Caller(port, path)
         for _ in left:
             tally.told.append(await caller.call(method, *params))
-        caller.close()
+        await caller.close()
 
     await asyncio.gather(*(lane() for _ in range(lanes)))
     return tally
+
+
+async def ask(port: int, path: str, how: Any, *arguments: Any) -> Told:
+    """One call over a connection of its own: `how` is `Caller.call` or `Caller.send`."""
+    async with Caller(port, path) as caller:
+        told: Told = await how(caller, *arguments)
+        return told

@@ -12,7 +12,7 @@ import pytest
 from gateway.clock import monotonic
 from gateway.drill.chain import transaction_hash
 from gateway.drill.faults import Fault, Stage
-from tests.scenarios.caller import Caller
+from tests.scenarios.caller import Caller, ask
 from tests.scenarios.house import House, house, run
 
 SENDS = 10_000
@@ -67,7 +67,7 @@ async def _send_many(home: House, method: str, tokens: itertools.count[int], cou
         for _ in left:
             told = await caller.call(method, f"token-{next(tokens)}")
             assert told.body is not None
-        caller.close()
+        await caller.close()
 
     await asyncio.gather(*(lane() for _ in range(16)))
 
@@ -76,11 +76,17 @@ def test_signing_methods_are_denied_by_default(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with house(tmp_path) as home:
             caller = Caller(home.port, "/local")
-            for method in ("eth_sendTransaction", "personal_sign", "admin_peers", "Eth_SendTransaction", "debug_setHead"):
+            for method in (
+                "eth_sendTransaction",
+                "personal_sign",
+                "admin_peers",
+                "Eth_SendTransaction",
+                "debug_setHead",
+            ):
                 told = await caller.call(method)
                 assert told.body["error"]["data"]["reason"] == "method_refused"
             assert all(provider.calls.total() == provider.calls["eth_chainId"] for provider in home.providers)
-            caller.close()
+            await caller.close()
 
     run(scenario())
 
@@ -116,7 +122,7 @@ def test_a_transaction_comes_back_with_its_hash_and_is_mined_once_whatever_one_p
             for raw in sent:
                 assert home.chain.transaction(transaction_hash(raw), monotonic()) is not None
             assert home.providers[0].script.fired[fault] > 0
-            caller.close()
+            await caller.close()
 
     run(scenario())
 
@@ -129,7 +135,7 @@ def test_sending_the_same_transaction_twice_gives_the_same_hash_twice(tmp_path: 
             first = await caller.call("eth_sendRawTransaction", raw)
             for _ in range(5):
                 assert (await caller.call("eth_sendRawTransaction", raw)).body["result"] == first.body["result"]
-            caller.close()
+            await caller.close()
 
     run(scenario())
 
@@ -140,7 +146,7 @@ def test_a_transaction_that_everybody_swallows_is_reported_as_unknown_with_its_h
             for provider in home.providers:
                 provider.script.set(Fault.RESET_AFTER_READING, methods=["eth_sendRawTransaction"])
             raw = bytes([2]) + b"\x11" * 80
-            told = await Caller(home.port, "/local").call("eth_sendRawTransaction", "0x" + raw.hex())
+            told = await ask(home.port, "/local", Caller.call, "eth_sendRawTransaction", "0x" + raw.hex())
             error = told.body["error"]
             assert error["data"]["reason"] == "outcome_unknown"
             assert transaction_hash(raw) in error["message"]
@@ -158,6 +164,6 @@ def test_an_applications_no_is_delivered_and_counts_for_nobody(tmp_path: Path) -
                 assert "error" in told.body
                 assert told.headers["x-seawall-attempts"] == "1"
             assert all(home.state(p.name)["reasons"] == [] for p in home.providers)
-            caller.close()
+            await caller.close()
 
     run(scenario())
