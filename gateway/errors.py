@@ -9,8 +9,8 @@
     |   +- NotSent            provably no byte left: ResolveFailed, ConnectFailed, ConnectTimeout, TlsFailed
     |   +- NoReply            some or all bytes left: ConnectionLost, AttemptTimeout, Cancelled
     |   +- BrokenReply        bytes came back that cannot be trusted
-    +- Exhausted              no endpoint gave an answer: NoEndpoint, AttemptsFailed, DeadlinePassed,
-                              OutcomeUnknown
+    +- Exhausted              no endpoint gave an answer: NoEndpoint, MethodUnsupported, AttemptsFailed,
+                              DeadlinePassed, OutcomeUnknown
 
 Always true: HTTP status, JSON-RPC code and reason are three separate values, and they come from
 the class attributes here, the one table.  An application's "no" (a revert, an order refused) is an
@@ -240,6 +240,14 @@ class NoEndpoint(Exhausted):
     http_status = 503
     rpc_code = -32090
     reason = "no_endpoint"
+
+
+class MethodUnsupported(Exhausted):
+    """Every endpoint has said that it does not offer the method."""
+
+    http_status = 501
+    rpc_code = -32601
+    reason = "method_unsupported"
 
 
 class DeadlinePassed(Exhausted):

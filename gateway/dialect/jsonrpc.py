@@ -44,7 +44,7 @@ class _Envelope(msgspec.Struct, gc=False):
 class _Reply(msgspec.Struct, gc=False):
     id: int | None = None
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    error: msgspec.Raw | msgspec.UnsetType | None = msgspec.UNSET
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # raw, so null comes as b"null"
 
 
 class RpcError(msgspec.Struct, gc=False):
@@ -181,13 +181,13 @@ def read_reply(body: bytes, wire_id: int) -> tuple[bytes | None, bytes | None]:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise BadReply("the answer is not valid JSON") from None
     error = reply.error
-    if error is not msgspec.UNSET and error is not None and bytes(error) != b"null":
+    if not isinstance(error, msgspec.UnsetType) and bytes(error) != b"null":
         if reply.id != wire_id and reply.id is not None:
             raise BadReply("the answer carries another request's id")
         return None, bytes(error)
     if reply.id != wire_id:
         raise BadReply("the answer carries another request's id")
-    if reply.result is msgspec.UNSET:
+    if isinstance(reply.result, msgspec.UnsetType):
         raise BadReply("the answer has neither result nor error")
     return bytes(reply.result), None
 

@@ -7,6 +7,7 @@ Does not belong here: the envelope and HTTP (wire), faults, sockets.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -246,6 +247,17 @@ def _send_raw(view: View, params: list[Any]) -> Any:
     return view.chain.send_raw(raw, view.sent_at, view.provider)
 
 
+def _send(view: View, params: list[Any]) -> Any:
+    """A node that holds keys signs and sends; here the order itself stands for the signed bytes."""
+    raw = json.dumps(params, sort_keys=True).encode()
+    return view.chain.send_raw(b"\x02" + raw.ljust(64, b" "), view.sent_at, view.provider)
+
+
+def _echo(view: View, params: list[Any]) -> Any:
+    """Not in any table of methods: what an unknown method looks like to a gateway."""
+    return params
+
+
 METHODS: dict[str, tuple[Family, Handler]] = {
     "web3_clientVersion": (Family.HEAD, lambda view, _: view.client_version),
     "net_version": (Family.HEAD, lambda view, _: str(view.chain.chain_id)),
@@ -271,6 +283,8 @@ METHODS: dict[str, tuple[Family, Handler]] = {
     "eth_getTransactionReceipt": (Family.BLOCK, _receipt),
     "eth_getLogs": (Family.LOGS, _logs),
     "eth_sendRawTransaction": (Family.SEND, _send_raw),
+    "eth_sendTransaction": (Family.SEND, _send),
+    "drill_echo": (Family.OTHER, _echo),
 }
 
 

@@ -23,6 +23,7 @@ from gateway.errors import (
     DeadlinePassed,
     Exhausted,
     GatewayError,
+    MethodUnsupported,
     NoEndpoint,
     OutcomeUnknown,
 )
@@ -344,7 +345,9 @@ class Dispatcher:
         records = tuple(a.record for a in attempts)
         sent = any(a.record.sent is not Sent.NOT_SENT for a in attempts)
         error: Exhausted
-        if command.reason == "no_endpoint":
+        if command.reason == "no_endpoint" and route.pool.all_lack(call.method, self._clock()):
+            error = MethodUnsupported(f"no endpoint of {route.name} offers {call.method.label}", attempts=records)
+        elif command.reason == "no_endpoint":
             error = NoEndpoint(
                 f"no endpoint of {route.name} may have this call now; nothing was sent",
                 attempts=records, retry_after=command.retry_after,

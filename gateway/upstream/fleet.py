@@ -288,6 +288,11 @@ class Pool:
         until = min((until for _, _, until in self.ranking_for(method, now).refused), default=NEVER)
         return max(0.0, until - now) if until != NEVER else None
 
+    def all_lack(self, method: Method, now: float) -> bool:
+        """Every endpoint has said lately that it does not offer this method."""
+        absent = self._unsupported.get(method.name, {})
+        return all(now < absent.get(state.position, 0.0) for state in self.states)
+
     def at(self, position: int, family: Family, now: float) -> Permit | None:
         """A permit at one endpoint whatever its health, for probes and look-ups; None without a slot."""
         state = self.states[position]

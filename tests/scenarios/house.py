@@ -28,7 +28,7 @@ routes:
   local:
     chain_id: 31337
     dialect: evm
-    transport: {attempt_timeout: %(attempt_timeout)s}
+    transport: {attempt_timeout: %(attempt_timeout)s, idle_connections: %(idle)d}
     retry: {deadline: %(deadline)s}
 %(route_extra)s
     endpoints:
@@ -81,6 +81,7 @@ async def house(
     path: str = "",
     block_time: float = 2.0,
     huge_bytes: int = 8_000_000,
+    idle: int = 64,
 ) -> AsyncIterator[House]:
     """Start providers p0, p1, ... in three clouds, and the gateway over them."""
     chain = SimulatedChain(chain_id=CHAIN_ID, block_time=block_time, genesis_at=monotonic() - 1000 * block_time, seed=1)
@@ -99,6 +100,7 @@ async def house(
                 "extra": extra,
                 "attempt_timeout": attempt_timeout,
                 "deadline": deadline,
+                "idle": idle,
                 "route_extra": route_extra,
                 "endpoints": "\n".join(rows),
             }
