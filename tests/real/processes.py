@@ -90,12 +90,14 @@ def ganache(port: int) -> contextlib.AbstractContextManager[subprocess.Popen[byt
 
 
 @contextlib.contextmanager
-def seawall(directory: Path, endpoints: dict[str, str], route: str = "devnet") -> Iterator[str]:
-    """The gateway as a user starts it; yields the route's URL."""
+def seawall(directory: Path, endpoints: dict[str, str], *, tiered: bool = False) -> Iterator[str]:
+    """The gateway as a user starts it; yields the route's URL.  `tiered`: earlier endpoints are preferred."""
+    route = "devnet"
     port, operations = free_port(), free_port()
     lines = [f"listen: 127.0.0.1:{port}", "operations:", f"  listen: 127.0.0.1:{operations}", "routes:"]
     lines += [f"  {route}:", f"    chain_id: {CHAIN_ID}", "    dialect: evm", "    endpoints:"]
-    lines += [f"      - {{id: {name}, url: {url!r}}}" for name, url in endpoints.items()]
+    for tier, (name, url) in enumerate(endpoints.items()):
+        lines.append(f"      - {{id: {name}, url: {url!r}, tier: {tier if tiered else 0}}}")
     config = directory / "seawall.yaml"
     config.write_text("\n".join(lines) + "\n")
     command = [sys.executable, "-m", "gateway", "serve", str(config)]

@@ -65,7 +65,7 @@ def test_a_transaction_whose_node_dies_after_reading_is_mined_once_and_its_hash_
     node = f"http://127.0.0.1:{port}"
     with anvil(port) as _, DyingProxy(node) as proxy:
         # both ways lead to the same chain; the first dies over every send, after the node has taken it
-        with seawall(tmp_path, {"dies": proxy.url, "lives": node}) as url:
+        with seawall(tmp_path, {"dies": proxy.url, "lives": node}, tiered=True) as url:
             w3 = Web3(HTTPProvider(url, exception_retry_configuration=None))
             for nonce in range(12):
                 signed = account.sign_transaction(
