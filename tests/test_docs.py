@@ -42,7 +42,9 @@ def test_every_function_named_in_the_way_of_a_call_exists() -> None:
 
 def test_every_file_named_in_a_page_exists() -> None:
     for page in PAGES:
-        for path in re.findall(r"`((?:gateway|tests|config|docs|benchmarks|deploy|requirements)/[\w./-]+)`", (ROOT / page).read_text()):
+        for path in re.findall(
+            r"`((?:gateway|tests|config|docs|benchmarks|deploy|requirements)/[\w./-]+)`", (ROOT / page).read_text()
+        ):
             assert (ROOT / path).exists() or (ROOT / f"{path}.py").exists(), f"{page} names {path}"
 
 
@@ -54,7 +56,9 @@ def test_every_link_between_pages_leads_somewhere(page: str) -> None:
 
 def test_every_noun_of_the_model_has_its_line_in_the_vocabulary() -> None:
     text = (ROOT / "docs" / "vocabulary.md").read_text()
-    nouns = {name for name, value in vars(model).items() if isinstance(value, type) and value.__module__ == model.__name__}
+    nouns = {
+        name for name, value in vars(model).items() if isinstance(value, type) and value.__module__ == model.__name__
+    }
     assert {noun for noun in nouns if f"`{noun}`" not in text} == set()
 
 
@@ -66,6 +70,12 @@ def test_every_reason_against_an_endpoint_that_a_page_can_show_is_explained_to_o
 
 def test_every_gateway_error_a_caller_can_meet_is_in_the_table_with_its_code() -> None:
     text = (ROOT / "docs" / "operating.md").read_text()
-    for error in (errors.NoEndpoint, errors.AttemptsFailed, errors.DeadlinePassed, errors.OutcomeUnknown, errors.OverBudget):
+    for error in (
+        errors.NoEndpoint,
+        errors.AttemptsFailed,
+        errors.DeadlinePassed,
+        errors.OutcomeUnknown,
+        errors.OverBudget,
+    ):
         row = next(line for line in text.splitlines() if f"`{error.reason}`" in line)
         assert str(error.rpc_code) in row

@@ -33,6 +33,7 @@ routes:
 %(route_extra)s
     endpoints:
 %(endpoints)s
+%(more_routes)s
 """
 
 
@@ -82,6 +83,7 @@ async def house(
     block_time: float = 2.0,
     huge_bytes: int = 8_000_000,
     idle: int = 64,
+    more_routes: str = "",
 ) -> AsyncIterator[House]:
     """Start providers p0, p1, ... in three clouds, and the gateway over them."""
     chain = SimulatedChain(chain_id=CHAIN_ID, block_time=block_time, genesis_at=monotonic() - 1000 * block_time, seed=1)
@@ -101,6 +103,7 @@ async def house(
                 "attempt_timeout": attempt_timeout,
                 "deadline": deadline,
                 "idle": idle,
+                "more_routes": more_routes,
                 "route_extra": route_extra,
                 "endpoints": "\n".join(rows),
             }

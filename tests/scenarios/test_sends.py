@@ -31,7 +31,9 @@ def test_no_send_reaches_two_providers_under_any_fault(method: str, tmp_path: Pa
             "    breaker: {consecutive: 100, threshold: 50}\n"
             "    holds: {hold_for: 50ms, hold_at_most: 1s, retry_after_at_most: 1s, exclude_for: 1s, exclude_at_most: 1s}"
         )
-        async with house(tmp_path, extra=extra, attempt_timeout="80ms", deadline="400ms", route_extra=calm, idle=1) as home:
+        async with house(
+            tmp_path, extra=extra, attempt_timeout="80ms", deadline="400ms", route_extra=calm, idle=1
+        ) as home:
             received: Counter[str] = Counter()
             tokens = itertools.count()
             struck: Counter[Fault] = Counter()
@@ -53,7 +55,9 @@ def test_no_send_reaches_two_providers_under_any_fault(method: str, tmp_path: Pa
             assert twice == []
             assert sum(count > 0 for count in struck.values()) == len(FAULTS), _silent(struck)
             assert received.total() > 0.9 * SENDS, "too few were really sent"
-            print(f"{method}: {received.total()} of {next(tokens)} sends reached a provider, {len(FAULTS)} faults struck {struck.total()} times, 0 sent twice")
+            print(
+                f"{method}: {received.total()} of {next(tokens)} sends reached a provider, {len(FAULTS)} faults struck {struck.total()} times, 0 sent twice"
+            )
 
     run(scenario())
 

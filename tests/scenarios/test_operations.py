@@ -1,0 +1,237 @@
+"""What operators do and see: reload, drain, readiness, stop, keys; and that no secret is ever seen."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+from gateway.drill.faults import Fault
+from gateway.telemetry.logs import configure_logging
+from gateway.telemetry.redaction import Redactor, encodings
+from tests.scenarios.caller import Caller, ask, many
+from tests.scenarios.house import House, house, run
+
+TOKEN = "a-token-for-tests-only"
+
+
+async def get(port: int, path: str, method: str = "GET", token: str | None = TOKEN) -> tuple[int, str]:
+    """One request to a page; status and body."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    key = f"Authorization: Bearer {token}\r\n" if token else ""
+    writer.write(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{key}Connection: close\r\n\r\n".encode())
+    answer = (await reader.read(-1)).decode()
+    writer.close()
+    head, _, body = answer.partition("\r\n\r\n")
+    if "transfer-encoding: chunked" in head:
+        body = "".join(body.split("\r\n")[1::2])
+    return int(head.split(" ")[1]), body
+
+
+def test_a_drained_endpoint_gets_no_call_until_an_operator_undrains_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path) as home:
+            operations = home.gateway.operations_port
+            for name in ("p0", "p1"):
+                assert (await get(operations, f"/drain?route=local&endpoint={name}", "POST"))[0] == 200
+            seen = [p.calls.total() for p in home.providers]
+            assert not (await many(home.port, "/local", 100, 4)).lost
+            assert [p.calls.total() for p in home.providers[:2]] == seen[:2]
+            assert home.state("p0")["reasons"][0]["reason"] == "drained"
+            assert home.state("p0")["reasons"][0]["since"] > 1_600_000_000
+            home.providers[2].script.set(Fault.STATUS_503)  # not even in need
+            for _ in range(10):
+                told = await ask(home.port, "/local", Caller.call, "eth_blockNumber")
+                assert "error" in told.body
+            assert [p.calls.total() for p in home.providers[:2]] == seen[:2]
+            assert (await get(operations, "/undrain?route=local&endpoint=p0", "POST"))[0] == 200
+            assert not (await many(home.port, "/local", 20, 2)).lost
+
+    run(scenario())
+
+
+def test_operations_need_their_token(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path) as home:
+            operations = home.gateway.operations_port
+            for path in ("/metrics", "/status.json", "/explain?route=local&method=eth_call"):
+                assert (await get(operations, path, token=None))[0] == 401
+                assert (await get(operations, path, token="wrong" * 5))[0] == 401
+                assert (await get(operations, path))[0] == 200
+            assert (await get(operations, "/livez", token=None))[0] == 200
+
+    run(scenario())
+
+
+def test_readiness_says_why_not(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, count=2) as home:
+            assert await get(home.port, "/readyz") == (200, "ready\n")
+            for name in ("p0", "p1"):
+                home.gateway.drain("local", name, out=True)
+            status, text = await get(home.port, "/readyz")
+            assert status == 503
+            assert "route local has no available endpoint (p0: drained, p1: drained)" in text
+            assert (await get(home.port, "/livez"))[0] == 200
+
+    run(scenario())
+
+
+def test_explain_shows_the_decision_that_calls_meet(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path) as home:
+            home.gateway.drain("local", "p1", out=True)
+            status, body = await get(home.gateway.operations_port, "/explain?route=local&method=eth_call")
+            report = json.loads(body)
+            assert status == 200
+            verdicts = {row["endpoint"]: (row["verdict"], row.get("reason")) for row in report["endpoints"]}
+            assert verdicts == {"p0": ("chosen from", None), "p1": ("refused", "drained"), "p2": ("chosen from", None)}
+
+    run(scenario())
+
+
+def test_a_reload_applies_a_good_file_and_keeps_live_state_and_refuses_a_bad_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path) as home:
+            await many(home.port, "/local", 50, 4)
+            home.gateway.drain("local", "p1", out=True)
+            good = home.config.read_text()
+            home.config.write_text(good + "methods: {deny: [eth_gasPrice]}\n")
+            await home.until(lambda: home.gateway.settings.methods.deny == ("eth_gasPrice",))
+            told = await ask(home.port, "/local", Caller.call, "eth_gasPrice")
+            assert told.body["error"]["data"]["reason"] == "method_refused"
+            assert home.state("p1")["reasons"][0]["reason"] == "drained", "a reload undid an operator's drain"
+            assert home.state("p0")["latency_ms"] is not None, "a reload forgot what was measured"
+            home.config.write_text(good + "routes: 7\n")
+            await home.until(lambda: home.gateway.status()["config"]["problems"])
+            assert "seawall.yaml:" in home.gateway.status()["config"]["problems"][0]
+            assert not (await many(home.port, "/local", 20, 2)).lost
+            home.config.write_text(good)
+            await home.until(lambda: not home.gateway.status()["config"]["problems"])
+
+    run(scenario())
+
+
+def test_a_stop_lets_calls_in_flight_finish_and_turns_readiness_off_first(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, attempt_timeout="2s") as home:
+            for provider in home.providers:
+                provider.script.set(Fault.SLOW, amount=0.3)
+            calls = [asyncio.ensure_future(ask(home.port, "/local", Caller.call, "eth_blockNumber")) for _ in range(20)]
+            await home.until(lambda: sum(s.in_flight for s in home.gateway.routes[0].pool.states) >= 20)
+            stopping = asyncio.ensure_future(home.gateway.stop(3.0))
+            await asyncio.sleep(0)
+            assert home.gateway.readiness() == (False, ["the gateway is shutting down"])
+            answers = await asyncio.gather(*calls)
+            assert all("result" in told.body for told in answers)
+            assert await stopping == 0
+
+    run(scenario())
+
+
+KEYS = """
+keys:
+  wallet: {key: wallet-key-0123456789}
+  bot: {key: bot-key-0123456789abcd, routes: [other]}
+  small: {key: small-key-0123456789, budget: {rate: 1/s, burst: 3}}
+"""
+
+
+def test_callers_with_keys_are_held_to_their_routes_and_budgets(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        other = "  other:\n    chain_id: 31337\n    endpoints: ['http://127.0.0.1:1']"
+        async with house(tmp_path, extra=KEYS, more_routes=other) as home:
+
+            async def asked(path: str = "/local", **headers: str) -> tuple[int, str]:
+                async with Caller(home.port, path, {k.replace("_", "-"): v for k, v in headers.items()}) as caller:
+                    told = await caller.call("eth_chainId")
+                    return told.status, told.body.get("error", {}).get("data", {}).get("reason", "ok")
+
+            assert await asked() == (401, "unauthorized")
+            assert await asked(X_API_Key="wrong-key-0123456789") == (401, "unauthorized")
+            assert await asked(X_API_Key="wallet-key-0123456789") == (200, "ok")
+            assert await asked(Authorization="Bearer wallet-key-0123456789") == (200, "ok")
+            assert await asked("/key/wallet-key-0123456789/local") == (200, "ok")
+            assert await asked(X_API_Key="bot-key-0123456789abcd") == (403, "route_refused")
+            answers = [await asked(X_API_Key="small-key-0123456789") for _ in range(5)]
+            assert answers[:3] == [(200, "ok")] * 3
+            assert answers[4] == (429, "over_budget")
+
+    run(scenario())
+
+
+SECRETS = {
+    "path": "pathsecret-9f8e7d6c5b4a",
+    "query": "querysecret/with+odd=chars",
+    "header": 'headersecret"quoted\\back',
+    "bearer": "bearersecret-00112233445566",
+    "password": "passwordsecret:0123456789",
+    "caller": "callersecret-0123456789",
+}
+
+
+def test_no_secret_is_seen_in_any_output_whatever_goes_wrong(tmp_path: Path, monkeypatch: Any) -> None:
+    """Canaries in every position; every way to fail; then every output is searched in every encoding."""
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(f"CANARY_{name.upper()}", value)
+    monkeypatch.setenv("OPERATIONS_TOKEN", "operationssecret-0123456789")
+
+    async def scenario() -> None:
+        endpoint = (
+            ", query: {key: '${CANARY_QUERY}'}, headers: {X-Secret: '${CANARY_HEADER}'}, bearer: '${CANARY_BEARER}'"
+        )
+        extra = "keys: {someone: {key: '${CANARY_CALLER}'}}\nallow_anonymous: true"
+        log = io.StringIO()
+        async with house(
+            tmp_path,
+            extra=extra,
+            endpoint_extra=endpoint,
+            path="/v3/${CANARY_PATH}",
+            attempt_timeout="150ms",
+            deadline="600ms",
+        ) as home:
+            put_back = configure_logging("debug", "json", home.gateway._redactor, log)
+            seen = await _all_failures(home)
+            pages = [
+                (await get(home.gateway.operations_port, path, token="operationssecret-0123456789"))[1]
+                for path in ("/status.json", "/metrics", "/readyz", "/explain?route=local&method=eth_call")
+            ]
+            logging.getLogger("httpx2").info("GET %s/v3/%s", home.providers[0].url, SECRETS["path"])
+            home.config.write_text(home.config.read_text() + "keys: {again: ${CANARY_CALLER}}\nx: ${CANARY_PATH}\n")
+            await home.until(lambda: home.gateway.status()["config"]["problems"])
+            pages.append(json.dumps(home.gateway.status()))
+            pages.append(
+                repr(home.gateway.settings) + str(home.gateway.settings) + home.gateway.settings.model_dump_json()
+            )
+            put_back()
+        text = "\n".join([*seen, *pages, log.getvalue()])
+        assert len(log.getvalue()) > 200
+        for name, value in {**SECRETS, "operations": "operationssecret-0123456789"}.items():
+            for form in {value, urllib.parse.quote(value, safe=""), *encodings(value)}:
+                assert form not in text, f"the {name} secret was seen as {form!r}"
+
+    run(scenario())
+
+
+async def _all_failures(home: House) -> list[str]:
+    """Every fault at every provider, and what callers were told."""
+    seen = []
+    for fault in (f for f in Fault if f not in (Fault.SLOW, Fault.LAGGING, Fault.STALE_HEAD)):
+        for provider in home.providers:
+            provider.script.clear()
+            provider.script.set(fault, lasting=5)
+        for method in ("eth_blockNumber", "drill_echo", "eth_sendRawTransaction"):
+            told = await ask(home.port, "/local", Caller.call, method, "0x02" + "ee" * 40)
+            seen.append(json.dumps([told.headers, told.body]))
+    for provider in home.providers:
+        provider.script.clear()
+    return seen
+
+
+def test_a_providers_error_text_that_repeats_our_key_is_scrubbed() -> None:
+    redactor = Redactor(["topsecretkey-12345"])
+    assert b"topsecret" not in redactor.scrub_bytes(b'{"code":-32000,"message":"bad key topsecretkey-12345"}')
