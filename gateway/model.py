@@ -101,7 +101,7 @@ class Outcome(enum.Enum):
 
     SUCCESS = "success"
     FAILURE = "failure"
-    SOFT_FAILURE = "soft_failure"  # half the evidence of a failure: the request may be at fault
+    SOFT_FAILURE = "soft_failure"  # less evidence than a failure: the request may be at fault
     THROTTLED = "throttled"  # moves the rate budget, never the breaker
     IGNORED = "ignored"  # says nothing about the endpoint
 
@@ -145,7 +145,7 @@ class ReplyKind(enum.Enum):
     """What an upstream's reply means.  Three separate answers each: try elsewhere? count? shown?
 
     The members mirror what gateways, vendors and node clients answer in the wild; UNCLASSIFIED is
-    the unknown case and comes first: one other opinion, half a failure, the upstream's own words.
+    the unknown case and comes first: one other opinion, a soft failure, the upstream's own words.
     """
 
     UNCLASSIFIED = ("unclassified", Elsewhere.ONCE, Outcome.SOFT_FAILURE, Effect.NONE, Shown.UPSTREAM_ERROR)

@@ -9,10 +9,13 @@ nothing is ignored silently; a secret's value is in no text that this package wr
     yaml_nodes  text to data with positions (owner of PyYAML)
     references  ${NAME} and file: inside strings
     sections    policy dataclasses and human units as pydantic types (with settings: owner of pydantic)
+    scalars     names, addresses, URLs, headers as pydantic types
+    mistakes    pydantic errors in the words of the configuration
     settings    the tree of models
     crosscheck  rules that span several settings
     load        all of it in order
-    watch       when the file changes
+    survey      which values are secret, what is unwise
+    watch       when the file changes (owner of watchfiles)
     schema      JSON Schema for editors
 
 Does not belong here: what a setting does, and the defaults of policies (they stand beside the policy,

@@ -164,7 +164,9 @@ def _references(document: Document, data: dict[str, Any], routes: dict[str, Any]
 def _listeners(document: Document, data: dict[str, Any]) -> None:
     operations = mapping(data.get("operations"))
     listen = operations.get("listen")
-    if isinstance(listen, str) and not is_loopback(listen) and operations.get("token") is None:
+    token_told = any(problem.path == ("operations", "token") for problem in document.problems)
+    tokenless = operations.get("token") is None and not token_told
+    if isinstance(listen, str) and not is_loopback(listen) and tokenless:
         text = "is reachable from outside, so operations.token is required (or listen on 127.0.0.1)"
         document.tell(("operations", "listen"), text)
     taken: dict[str, PathKey] = {}

@@ -30,6 +30,9 @@ from gateway.telemetry.redaction import Redactor
 __all__ = ["load", "secrets_of", "settings_for_urls", "warnings_of"]
 
 
+LINE_LIMIT = 500  # characters of a problem's path, and of its text
+
+
 def load(path: Path, env: Mapping[str, str] | None = None) -> Settings:
     """The settings in the file at `path`.  `env` is the environment for references, by default the process's.
 
@@ -78,7 +81,8 @@ def settings_for_urls(urls: Sequence[str], env: Mapping[str, str] | None = None)
     lines = []
     for problem in document.problems:
         number = next((part + 1 for part in problem.path if isinstance(part, int)), None)
-        lines.append(redactor.scrub(f"URL {number}: {problem.text}" if number is not None else problem.text))
+        where = f"URL {number}: " if number is not None else ""
+        lines.append(where + _one_line(redactor.scrub(problem.text)))
     raise ConfigError(lines)
 
 
@@ -99,10 +103,16 @@ def _lines(document: Document, shown_name: str, redactor: Redactor) -> list[str]
     for problem in sorted(document.problems, key=lambda p: p.position):
         where = f"{shown_name}:{problem.position.line}:{problem.position.column}"
         path = f"{shown_path(problem.path)}: " if problem.path else ""
-        line = f"{where}: {path}{redactor.scrub(problem.text)}"
+        line = f"{where}: {_one_line(path)}{_one_line(redactor.scrub(problem.text))}"
         if line not in lines:
             lines.append(line)
     return lines
+
+
+def _one_line(text: str) -> str:
+    """`text` for a terminal: of bounded length, and without line breaks or control characters."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:LINE_LIMIT])
+    return shown if len(text) <= LINE_LIMIT else shown + "..."
 
 
 def _unfold(document: Document) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from gateway.config.crosscheck import is_loopback
 from gateway.config.secret import Secret, SecretUrl
@@ -77,8 +77,12 @@ def _url_secrets(url: SecretUrl) -> Iterator[str]:
             yield from (piece, unquote(piece))
     credentials = parts.netloc.rpartition("@")[0]
     for part in url.parts:
-        if part and "://" not in part and (part in credentials or part in parts.path or part in parts.query):
+        if part and "://" not in part and any(form in credentials + parts.path + parts.query for form in _forms(part)):
             yield part
+
+
+def _forms(part: str) -> tuple[str, str]:
+    return part, quote(part, safe="")
 
 
 # --- warnings -----------------------------------------------------------------------------------------

@@ -18,22 +18,26 @@ from pathlib import Path
 import watchfiles
 
 Places = dict[Path, tuple[int, int]]
-DEEPEST = 40  # links followed, as Linux does
+MOST_STEPS = 100  # an end, where links go round in a circle
 
 
 async def watch(path: Path, *, poll: float = 30.0) -> AsyncIterator[None]:
-    """Yields each time the file's content has changed.  Ends by cancellation.  `poll` in seconds."""
+    """Yields each time the file's content has changed.  Ends by cancellation.  `poll` in seconds.
+
+    While the caller is busy with a change nothing is open; what happens meanwhile is seen afterwards.
+    """
     known = _digest(path)
     while True:
+        found = None
         places = _places(path)
         async with contextlib.aclosing(_events(places, poll)) as events:
             async for _ in events:
-                digest = _digest(path)
-                if digest is not None and digest != known:
-                    known = digest
-                    yield
-                if _places(path) != places:
-                    break  # a link points elsewhere, or a directory is another one of the same name
+                found = _digest(path)
+                if found not in (None, known) or _places(path) != places:
+                    break  # or a link points elsewhere, or a directory is another one of the same name
+        if found not in (None, known):
+            known = found
+            yield
 
 
 async def _events(places: Places, poll: float) -> AsyncGenerator[None, None]:
@@ -52,16 +56,16 @@ async def _events(places: Places, poll: float) -> AsyncGenerator[None, None]:
     waiting = asyncio.ensure_future(anext(source, None))
     try:
         await asyncio.sleep(0)  # the watch begins with the first step of `waiting`
+        yield
         while True:
-            yield
             try:
                 await waiting
-            except (OSError, RuntimeError):  # no such directory any more, no watches left
+            except (OSError, RuntimeError):  # no such directory any more, or no watches left
                 await asyncio.sleep(poll)
                 yield
                 return
             waiting = asyncio.ensure_future(anext(source, None))
-            await asyncio.sleep(0)
+            yield
     finally:
         stop.set()
         with contextlib.suppress(OSError, RuntimeError, asyncio.CancelledError):
@@ -72,7 +76,7 @@ async def _events(places: Places, poll: float) -> AsyncGenerator[None, None]:
 def _places(path: Path) -> Places:
     """The directories to watch, each with what tells it from another of the same name."""
     found: Places = {}
-    for directory in _directories(path.absolute(), DEEPEST):
+    for directory in _directories(path.absolute()):
         existing = directory
         while True:
             try:
@@ -87,15 +91,23 @@ def _places(path: Path) -> Places:
     return found
 
 
-def _directories(path: Path, deepest: int) -> set[Path]:
+def _directories(path: Path) -> set[Path]:
     """Where the file stands, where its links point to, and where the links themselves stand."""
-    directories = {path.parent}
-    for step in (path, *path.parents):
-        if deepest and step.is_symlink():
-            with contextlib.suppress(OSError):
-                rest = path.relative_to(step)
-                target = Path(os.path.normpath(step.parent / step.readlink()))
-                directories |= {step.parent, *_directories(target / rest, deepest - 1)}
+    directories: set[Path] = set()
+    seen: set[Path] = set()
+    to_see = [path]
+    while to_see and len(seen) < MOST_STEPS:
+        here = to_see.pop()
+        if here in seen:
+            continue
+        seen.add(here)
+        directories.add(here.parent)
+        for step in (here, *here.parents):
+            if step.is_symlink():
+                with contextlib.suppress(OSError):
+                    target = Path(os.path.normpath(step.parent / step.readlink()))
+                    directories.add(step.parent)
+                    to_see.append(target / here.relative_to(step))
     return directories
 
 

@@ -25,6 +25,9 @@ from gateway.bounds import require_bounds, setting
 from gateway.model import Outcome
 
 
+SOFT_SHARE = 0.6  # a soft failure's share of a failure's evidence: with the defaults, five in a row open
+
+
 class BreakerState(enum.Enum):
     CLOSED = "closed"
     OPEN = "open"
@@ -182,7 +185,7 @@ class Breaker:
             self.failures_in_a_row += 1
             self.evidence += self._bad_step
         elif outcome is Outcome.SOFT_FAILURE:
-            self.evidence += self._bad_step / 2
+            self.evidence += self._bad_step * SOFT_SHARE
         else:
             return False
         if self.evidence >= self._settings.threshold or self.failures_in_a_row >= self._settings.consecutive:

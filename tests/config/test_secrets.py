@@ -38,7 +38,8 @@ routes:
       - "https://three.test/v3/0123456789abcdef0123456789abcdef"
       - "${WHOLE}"
       - { url: "https://four.test", basic: { user: u, password: "${PASSWORD}" }, query: { k: "${QUERY}" } }
-      - { url: "https://five.test", bearer: "${BEARER}", headers: { X-Key: "${HEADER}" }, proxy: "http://pu:proxy-pass@six.test:3128" }
+      - { url: "https://five.test", bearer: "${BEARER}", headers: { X-Key: "${HEADER}" } }
+      - { url: "https://six.test", proxy: "http://pu:proxy-pass@seven.test:3128" }
       - "alchemy://${BEARER}"
 """
 EXPECTED = [
@@ -117,7 +118,9 @@ def test_the_vendors_own_variable_is_a_secret() -> None:
 def test_a_file_reference(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("key-from-a-file-0123\n")
     text = f"routes: [http://a.test]\nkeys: {{a: {{key: 'file:{tmp_path}/key'}}, b: {{key: 'file:./key'}}}}"
-    text = text.replace("routes: [http://a.test]", "routes: {a: [http://a.test]}").replace(", b: {key: 'file:./key'}", "")
+    text = text.replace("routes: [http://a.test]", "routes: {a: [http://a.test]}").replace(
+        ", b: {key: 'file:./key'}", ""
+    )
     settings = load_text(text.encode(), "FILE", tmp_path, {})
     assert settings.keys["a"].key.reveal() == "key-from-a-file-0123"
     assert secrets_of(settings) == ["key-from-a-file-0123"]

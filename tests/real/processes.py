@@ -76,7 +76,17 @@ def _wait(process: subprocess.Popen[bytes], url: str, ready: str) -> None:
 
 
 def anvil(port: int, *options: str) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
-    command = [str(ANVIL), "--host", "127.0.0.1", "--port", str(port), "--chain-id", str(CHAIN_ID), "--silent", *options]
+    command = [
+        str(ANVIL),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--chain-id",
+        str(CHAIN_ID),
+        "--silent",
+        *options,
+    ]
     return running(command, f"http://127.0.0.1:{port}")
 
 

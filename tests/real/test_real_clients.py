@@ -17,7 +17,9 @@ from tests.real.processes import HERE, MNEMONIC, anvil, free_port, ganache, miss
 pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(bool(missing()), reason=missing() or "-"),
-    pytest.mark.skipif(importlib.util.find_spec("web3") is None, reason="web3 is not installed: make check installs it"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("web3") is None, reason="web3 is not installed: make check installs it"
+    ),
 ]
 
 COUNT = 600

@@ -15,6 +15,7 @@ READS = 2000
 LANES = 4
 ATTEMPT_TIMEOUT = 0.5
 BAD_ANSWERS_AT_MOST = 5
+ON_THEIR_WAY = LANES - 1  # calls that had been handed to it when the last of those came
 
 FAULTS = [
     Fault.REFUSE,
@@ -46,7 +47,7 @@ def test_no_read_is_lost_while_one_provider_fails(fault: Fault, tmp_path: Path) 
             # the first few pay one attempt timeout each; nobody pays twice
             assert told.lost == []
             assert fired > 0, "the fault never struck"
-            assert reached <= BAD_ANSWERS_AT_MOST
+            assert reached <= BAD_ANSWERS_AT_MOST + ON_THEIR_WAY
             assert told.quantile(0.99) <= 2 * healthy.quantile(0.99) + ATTEMPT_TIMEOUT
             assert told.quantile(1.0) <= 2 * ATTEMPT_TIMEOUT + 0.5
             await home.until(lambda: home.state("p0")["reasons"], 3)  # the prober confirms what calls began to show
