@@ -198,7 +198,7 @@ class RpcEdge:
         deadline_for = route.deadline(call.request_class)
         if ask.timeout is not None:
             deadline_for = min(deadline_for, _seconds(ask.timeout) or deadline_for)
-        exchange = scope["extensions"].get("seawall.exchange")
+        connection = scope["extensions"].get("seawall.connection")
         observer = self._observer
         trail = observer.trail(ask.traceparent)
         answer = await self._dispatcher.handle(
@@ -206,7 +206,7 @@ class RpcEdge:
             call,
             started_at + deadline_for,
             observer.head_source(trail) if trail is not None else None,
-            (lambda: exchange.disconnected) if exchange else _never,
+            (lambda: connection.lost) if connection is not None else _never,
         )
         observer.ended(route, call, answer, started_at, trail)
         return answer

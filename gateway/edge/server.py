@@ -376,7 +376,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _start(self, exchange: Exchange) -> None:
         self.exchange = exchange
-        exchange.scope["extensions"]["seawall.exchange"] = exchange
+        exchange.scope["extensions"]["seawall.connection"] = self  # not the exchange: that would be a cycle a request
         task = self.loop.create_task(exchange.run(self.listener.app))
         tasks = self.listener.state.tasks
         tasks.add(task)

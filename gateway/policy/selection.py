@@ -50,7 +50,7 @@ class Candidate:
     """One endpoint's reading for one family, now.
 
     `refused` is the first reason against it, `until` the instant when that reason may have ended
-    (NEVER: only an event ends it).  `share` is its weight times its slow-start share.
+    (NEVER: only an event ends it), `since` the instant when its breaker last moved.  `share` is its weight times its slow-start share.
     """
 
     endpoint: Endpoint
@@ -58,6 +58,7 @@ class Candidate:
     until: float = NEVER
     share: float = 1.0
     ramping: bool = False
+    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ def rank(candidates: Sequence[Candidate], now: float) -> Ranking:
         (i for i, reason, _ in refused if reason not in _NOT_EVEN_IN_NEED),
         key=lambda i: (
             _NEED_ORDER.get(candidates[i].refused or Reason.EXCLUDED, 9),
+            candidates[i].since,  # broken for the longest: the likeliest to be back
             candidates[i].endpoint.tier,
             candidates[i].until,
         ),

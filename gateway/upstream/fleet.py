@@ -403,11 +403,11 @@ class Pool:
         if self._keeps_private and family is Family.SEND and not state.endpoint.private:
             reason, until = Reason.NOT_PRIVATE, NEVER
         cell = state.cells[family.slot]
-        share, ramping = state.endpoint.weight, False
+        share, ramping, since = state.endpoint.weight, False, 0.0
         if cell is not None:
             ramp = cell.breaker.slow_start_share(now)
-            share, ramping = share * ramp, ramp < 1.0
-        return Candidate(state.endpoint, reason, until, share, ramping)
+            share, ramping, since = share * ramp, ramp < 1.0, cell.breaker.changed_at
+        return Candidate(state.endpoint, reason, until, share, ramping, since)
 
     def _moved(self, state: EndpointState, what: str, family: str, was: str, became: str, detail: str = "") -> None:
         self.changed()

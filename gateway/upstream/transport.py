@@ -15,6 +15,7 @@ Does not belong here: choosing endpoints, retries, or the meaning of an answer.
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import ssl
 from collections import deque
@@ -159,7 +160,7 @@ class Connection(asyncio.Protocol):
         self._pool = pool
         self.loop = loop
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpResponseParser(self)
         self._future: asyncio.Future[Response] | None = None
         self._stream: BodyStream | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -262,6 +263,7 @@ class Connection(asyncio.Protocol):
         self.closed = True
         self._pool.open_connections -= 1
         self._cancel_timer()
+        self._parser = None  # it refers back to us
         if self._future is None and self._stream is None:
             self._pool.forget(self)
             return
@@ -433,7 +435,7 @@ class ConnectionPool:
         target = self.target
         left = max(0.0, deadline_at - self.clock())
         addresses = await self._resolver.addresses(target.host, target.port)
-        error: Exception | None = None
+        reason = "no address"
         try:
             async with asyncio.timeout(
                 min(left, settings.connect_timeout + (settings.tls_timeout if target.tls else 0.0))
@@ -454,10 +456,10 @@ class ConnectionPool:
                     except ConnectionAbortedError as problem:  # uvloop's handshake timeout
                         raise TlsFailed(f"TLS handshake failed: {_shorten(problem)}") from None
                     except OSError as problem:
-                        error = problem
+                        reason = _os_reason(problem)  # its text: an error kept in a frame it refers to is a cycle
         except TimeoutError:
             raise ConnectTimeout("no connection in time") from None
-        raise ConnectFailed(f"connection failed: {_os_reason(error)}") from None
+        raise ConnectFailed(f"connection failed: {reason}") from None
 
     def give_back(self, connection: Connection) -> None:
         connection.idle_since = self.clock()
@@ -533,8 +535,8 @@ def _tls_reason(error: Exception) -> str:
     return str(verify or getattr(error, "reason", None) or type(error).__name__)[:120]
 
 
-def _os_reason(error: Exception | None) -> str:
+def _os_reason(error: OSError) -> str:
     """What the system said, without the address (it may not be the caller's business)."""
-    if isinstance(error, OSError) and error.strerror and not error.strerror.startswith("Multiple"):
-        return error.strerror[:80] if "Connect call" not in error.strerror else "refused"
-    return type(error).__name__ if error else "no address"
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return type(error).__name__

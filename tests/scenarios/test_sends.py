@@ -29,7 +29,8 @@ def test_no_send_reaches_two_providers_under_any_fault(method: str, tmp_path: Pa
         # breakers as calm as they can be: what is shown is the plan, not that nothing is sent any more
         calm = (
             "    breaker: {consecutive: 100, threshold: 50}\n"
-            "    holds: {hold_for: 50ms, hold_at_most: 1s, retry_after_at_most: 1s, exclude_for: 1s, exclude_at_most: 1s}"
+            "    holds: {hold_for: 50ms, hold_at_most: 1s, retry_after_at_most: 1s,"
+            " exclude_for: 1s, exclude_at_most: 1s}"
         )
         async with house(
             tmp_path, extra=extra, attempt_timeout="80ms", deadline="400ms", route_extra=calm, idle=1
