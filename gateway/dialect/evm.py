@@ -25,6 +25,8 @@ _TAGS = {
     b'"finalized"': (RequestClass.HEAD_READ, BlockRef.FINALIZED),
     b'"earliest"': (RequestClass.PINNED_READ, BlockRef.EARLIEST),
 }
+_HEAD, _PINNED = RequestClass.HEAD_READ, RequestClass.PINNED_READ  # an enum's member is slow to look up, and
+_LATEST, _NUMBER, _HASH = BlockRef.LATEST, BlockRef.NUMBER, BlockRef.HASH  # these are needed for every call
 _ZERO = b'"0x0000000000000000000000000000000000000000"'
 _PROBES = {
     Family.STATE: ("eth_getBalance", b'[%b,"latest"]' % _ZERO),
@@ -85,10 +87,10 @@ def quantity(result: bytes) -> int | None:
     """A JSON-RPC quantity (``"0x1b4"``), or None.  At most 256 bits."""
     try:
         text = _decode_string(result)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    if text[:2] != "0x" or not 3 <= len(text) <= 66:
-        return None
+    if text[:2] != "0x" or not 3 <= len(text) <= 66 or not text.isascii() or not text.isalnum():
+        return None  # int() would take blanks and underscores
     try:
         return int(text, 16)
     except ValueError:
@@ -102,24 +104,22 @@ def classify_block(method: Method, params: bytes) -> tuple[RequestClass, BlockRe
     try:
         items = _decode_params(params) if params else ()
     except (msgspec.DecodeError, RecursionError):
-        return own, BlockRef.LATEST
+        return own, _LATEST
     raw = bytes(items[index]) if len(items) > index else b"null"
-    if own is not RequestClass.HEAD_READ:  # heavy and highest reads keep their class whatever the block
-        return own, _TAGS.get(raw, (own, _fixed(raw)))[1]
     known = _TAGS.get(raw)
-    if known is not None:
-        return known
-    fixed = _fixed(raw)
-    return (own if fixed is BlockRef.LATEST else RequestClass.PINNED_READ), fixed
+    if known is None:
+        block = _fixed(raw)
+        known = (_HEAD if block is _LATEST else _PINNED), block
+    return known if own is _HEAD else (own, known[1])  # heavy and highest reads keep their class
 
 
 def _fixed(raw: bytes) -> BlockRef:
     """NUMBER or HASH for a fixed block (EIP-1898 objects included), else LATEST: the careful guess."""
     if raw[:3] == b'"0x':
-        return BlockRef.HASH if len(raw) == 68 else BlockRef.NUMBER
+        return _HASH if len(raw) == 68 else _NUMBER
     if raw[:1] == b"{":
         if b'"blockHash"' in raw:
-            return BlockRef.HASH
+            return _HASH
         if b'"blockNumber"' in raw and b'"0x' in raw:
-            return BlockRef.NUMBER
-    return BlockRef.LATEST
+            return _NUMBER
+    return _LATEST

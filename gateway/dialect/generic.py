@@ -42,7 +42,9 @@ class GenericDialect:
     def classify_error(
         self, http_status: int, code: int | None, message: str, data: bytes, method: Method
     ) -> tuple[ReplyKind, str]:
-        return self._rules.classify_error(http_status, code, message, data, method)
+        kind, why = self._rules.classify_error(http_status, code, message, data, method)
+        # No hash can be given back here, and an empty one would pass for a success: the node's own words are shown.
+        return (ReplyKind.REFUSAL if kind is ReplyKind.TX_KNOWN else kind), why
 
     def classify_http(self, http_status: int, body: bytes) -> ReplyKind:
         return self._rules.classify_http(http_status, body)
@@ -65,7 +67,7 @@ class GenericDialect:
     def parse_head(self, result: bytes) -> int | None:
         try:
             value: Any = _decode(result)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             return None
         for part in self._path:
             if not isinstance(value, dict):
@@ -74,8 +76,15 @@ class GenericDialect:
         if isinstance(value, bool):
             return None
         if isinstance(value, str):
-            try:
-                return int(value, 16 if value.lower().startswith("0x") else 10)
-            except ValueError:
-                return None
-        return value if isinstance(value, int) else None
+            return _number(value)
+        return value if isinstance(value, int) and value >= 0 else None
+
+
+def _number(text: str) -> int | None:
+    """A block number as text, decimal or hex.  Stricter than int(), which takes signs, blanks and underscores."""
+    if len(text) > 66 or not text.isascii() or not text.isalnum():
+        return None
+    try:
+        return int(text, 16 if text[:2] in ("0x", "0X") else 10)
+    except ValueError:
+        return None

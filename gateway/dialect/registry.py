@@ -8,6 +8,7 @@ from gateway.dialect.protocol import Dialect
 
 NAMES = ("evm", "generic")
 _SOLANA_LIKE = ("solana",)
+_BITCOIN_LIKE = ("bitcoin", "litecoin", "dogecoin")  # Bitcoin Cash begins with the first
 
 
 def dialect_named(
@@ -21,11 +22,7 @@ def dialect_named(
         return EvmDialect()
     if name == "generic":
         rules = (
-            "solana"
-            if chain.startswith(_SOLANA_LIKE)
-            else "bitcoin"
-            if chain in ("bitcoin", "litecoin", "dogecoin")
-            else "generic"
+            "solana" if chain.startswith(_SOLANA_LIKE) else "bitcoin" if chain.startswith(_BITCOIN_LIKE) else "generic"
         )
         return GenericDialect(head_method, head_params.encode(), head_path, rules)
     raise ValueError(f"there is no dialect {name!r}; there are {', '.join(NAMES)}")

@@ -2,7 +2,7 @@
 
 Always true: a method outside the table gets the strictest class, and is never stored, so callers
 cannot make the table grow; a denial holds for every spelling of a name that some node might take for
-the denied one.
+the denied one; a prefix can only deny, so nothing becomes repeatable that is not listed by name.
 """
 
 from __future__ import annotations
@@ -15,18 +15,26 @@ from typing import Any
 
 from gateway.model import Family, Method, RequestClass
 
+LONGEST_NAME = 128
+"""Characters.  No method of any node has half of them, and folding a longer name is not linear in its length."""
+
 
 class MethodTable:
-    """Methods by name, and prefixes for families of names."""
+    """Methods by name, and denied prefixes for names that are not listed."""
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
+        """From the groups of a data file.  Raises ValueError when they contradict each other."""
         self._methods: dict[str, Method] = {}
         self._prefixes: list[tuple[str, Method]] = []
         for group in groups:
             for name, facts in group["methods"].items():
                 method = _method(name.rstrip("*"), group, facts)
                 if name.endswith("*"):
-                    self._prefixes.append((name[:-1], method))
+                    if not method.denied:
+                        raise ValueError(f"the prefix {name} does not deny")
+                    self._prefixes.append((_folded(name[:-1]), method))
+                elif name in self._methods:
+                    raise ValueError(f"the method {name} is listed twice")
                 else:
                     self._methods[name] = method
         self._prefixes.sort(key=lambda item: -len(item[0]))
@@ -45,20 +53,14 @@ class MethodTable:
 
     def _unknown(self, name: str) -> Method:
         wire = json.dumps(name).encode()
+        if len(name) > LONGEST_NAME:
+            return Method(name, RequestClass.UNKNOWN, Family.OTHER, known=False, denied=True, wire=wire)
         folded = _folded(name)
         denied = self._denied.get(folded)
         if denied is None:
-            denied = next((method for prefix, method in self._prefixes if folded.startswith(_folded(prefix))), None)
+            denied = next((method for prefix, method in self._prefixes if folded.startswith(prefix)), None)
         if denied is not None:
-            return Method(
-                name,
-                denied.request_class,
-                denied.family,
-                cost=denied.cost,
-                known=False,
-                denied=denied.denied,
-                wire=wire,
-            )
+            return Method(name, denied.request_class, denied.family, known=False, denied=True, wire=wire)
         return Method(name, RequestClass.UNKNOWN, Family.OTHER, known=False, wire=wire)
 
 
@@ -76,8 +78,12 @@ def _method(name: str, group: dict[str, Any], facts: dict[str, Any]) -> Method:
 
 
 def _folded(name: str) -> str:
-    """Spellings that a lenient node might take for one name fall together."""
-    text = unicodedata.normalize("NFKC", name).casefold()
+    """Spellings that a lenient node might take for one name fall together.
+
+    Case, width, accents, blanks and invisible characters are taken away.  Decomposed again after the
+    case, because a folded character can decompose further (the Turkish capital I).
+    """
+    text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name).casefold())
     return "".join(c for c in text if c.isalnum() or c in "_.")
 
 

@@ -2,7 +2,8 @@
 
 Always true: an idle breaker always admits someone if one waits long enough; in half-open at most
 one probe is out; a result that belongs to an older generation changes nothing; a probe that ends in
-neither success nor failure (cancelled, caller gone) gives its permission back.
+neither success nor failure (cancelled, caller gone) gives its permission back; a forced call, made
+because nothing better was left, never gives back the permission of a probe.
 
 Two detectors trip it, both on every reply, because each misses what the other sees: *consecutive*
 failures find a dead endpoint at once, a Bernoulli *CUSUM* finds a grey one.  The CUSUM adds the
@@ -23,7 +24,6 @@ from math import log
 
 from gateway.bounds import require_bounds, setting
 from gateway.model import Outcome
-
 
 SOFT_SHARE = 0.6  # a soft failure's share of a failure's evidence: with the defaults, five in a row open
 
@@ -84,8 +84,8 @@ class Breaker:
     """
 
     __slots__ = (
-        "_bad_step", "_good_step", "_settings", "changed_at", "closed_at", "evidence", "failures_in_a_row",
-        "first_failure_at", "generation", "good_probes", "open_until", "probe_out", "state", "trips",
+        "_bad_step", "_failed_at", "_good_step", "_settings", "changed_at", "closed_at", "evidence",
+        "failures_in_a_row", "generation", "good_probes", "open_until", "probe_out", "state", "trips",
     )  # fmt: skip
 
     def __init__(self, settings: BreakerSettings, now: float) -> None:
@@ -98,7 +98,7 @@ class Breaker:
         self.closed_at = now - settings.slow_start_for  # no slow start at process start
         self.evidence = 0.0
         self.failures_in_a_row = 0
-        self.first_failure_at = now
+        self._failed_at: list[float] = []  # the newest of them, at most `consecutive`
         self.open_until = now
         self.trips = 0  # times opened since it last stayed closed for `open_at_most`
         self.good_probes = 0
@@ -111,6 +111,7 @@ class Breaker:
         """The right to one attempt, as the generation to settle with; None when refused.
 
         Moves open to half-open once the time out has passed; there, hands out one probe at a time.
+        A probe's generation is negative, so that its end is told from that of a forced call.
         """
         if self.state is BreakerState.CLOSED:
             return self.generation
@@ -123,7 +124,7 @@ class Breaker:
         if self.probe_out:
             return None
         self.probe_out = True
-        return self.generation
+        return -self.generation
 
     def would_admit(self, now: float) -> bool:
         """What `admit` would say, changing nothing."""
@@ -136,10 +137,11 @@ class Breaker:
     def settle(self, generation: int, outcome: Outcome, now: float, chance: float) -> bool:
         """Count one finished attempt.  True when the state changed.
 
+        `generation` is what `admit` gave, or for a forced call the breaker's own at its start.
         THROTTLED counts as IGNORED while closed and is a bad probe in half-open (strict probing):
         an endpoint that throttles its only request is not ready for traffic.
         """
-        if generation != self.generation:
+        if abs(generation) != self.generation:
             return False
         if self.state is BreakerState.CLOSED:
             return self._settle_closed(outcome, now, chance)
@@ -149,7 +151,8 @@ class Breaker:
             self._move(BreakerState.HALF_OPEN, now)  # it is back before its time: probe it at once
             self.good_probes = 1
             return True
-        self.probe_out = False
+        if generation < 0:
+            self.probe_out = False
         if outcome is Outcome.SUCCESS:
             self.good_probes += 1
             if self.good_probes >= self._settings.probes_to_close:
@@ -172,26 +175,34 @@ class Breaker:
 
     def _settle_closed(self, outcome: Outcome, now: float, chance: float) -> bool:
         if outcome is Outcome.SUCCESS:
-            self.failures_in_a_row = 0
+            if self.failures_in_a_row:
+                self._forget_failures()
             if self.evidence:
                 self.evidence = max(0.0, self.evidence - self._good_step)
-            if self.trips and now - self.changed_at > self._settings.open_at_most:
-                self.trips = 0  # it has behaved for long enough to start from the first time out again
             return False
+        settings = self._settings
+        in_a_row = False
         if outcome is Outcome.FAILURE:
-            if self.failures_in_a_row == 0 or now - self.first_failure_at > self._settings.consecutive_within:
-                self.failures_in_a_row = 0
-                self.first_failure_at = now
             self.failures_in_a_row += 1
+            self._failed_at = [*self._failed_at, now][-settings.consecutive :]
+            in_a_row = self.failures_in_a_row >= settings.consecutive and (
+                now - self._failed_at[0] <= settings.consecutive_within
+            )
             self.evidence += self._bad_step
         elif outcome is Outcome.SOFT_FAILURE:
             self.evidence += self._bad_step * SOFT_SHARE
         else:
             return False
-        if self.evidence >= self._settings.threshold or self.failures_in_a_row >= self._settings.consecutive:
-            self._open(now, chance)
-            return True
-        return False
+        if self.evidence < settings.threshold and not in_a_row:
+            return False
+        if now - self.changed_at > settings.open_at_most:
+            self.trips = 0  # it behaved for long enough to start from the first time out again
+        self._open(now, chance)
+        return True
+
+    def _forget_failures(self) -> None:
+        self.failures_in_a_row = 0
+        self._failed_at = []
 
     def _open(self, now: float, chance: float) -> None:
         settings = self._settings
@@ -204,7 +215,7 @@ class Breaker:
         self._move(BreakerState.CLOSED, now)
         self.closed_at = now
         self.evidence = 0.0
-        self.failures_in_a_row = 0
+        self._forget_failures()
 
     def _move(self, state: BreakerState, now: float) -> None:
         self.state = state

@@ -57,14 +57,14 @@ class GrowingHold:
         hold-off grows, with up to 20 % of chance added so that many holds do not end together.
         Results that were already out when the hold began do not make it grow.
         """
+        held = now < self.until
         if named is not None:
             self.until = max(self.until, now + min(max(named, 0.0), named_at_most))
-        elif now >= self.until:
+        elif not held:
             length = min(self._at_most, self._first * 2.0 ** min(self.times, 30))
             self.until = now + length * (1.0 + 0.2 * chance)
-        else:
-            return self.until
-        self.times += 1
+        if not held:
+            self.times += 1
         return self.until
 
     def worked(self, now: float) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from math import exp
 
+LONGEST_FADE = 50.0  # decay times: an estimate fades to next to nothing, never to nothing
+
 
 class PeakEwma:
     """Latency estimate in seconds.  `in_flight` is kept by the owner of the permits."""
@@ -41,5 +43,5 @@ class PeakEwma:
         """
         age = now - self._at
         if age > 1.0:
-            return self.estimate * exp(-age / self._decay) * (self.in_flight + 1)
+            return self.estimate * exp(-min(age / self._decay, LONGEST_FADE)) * (self.in_flight + 1)
         return self.estimate * (self.in_flight + 1)

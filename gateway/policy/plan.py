@@ -139,11 +139,11 @@ class Plan:
         self.ends.append(event)
         self.used.append(event.endpoint)
         kind = event.kind
-        if kind is not None:
-            if kind is ReplyKind.NONCE_TOO_LOW and self.request_class.looked_up and not self.looked_up:
-                return LookUp()  # our own copy may be why
-            if kind.elsewhere is Elsewhere.NO:
-                return Deliver(len(self.ends) - 1, kind.shown)
+        if kind is not None and kind.elsewhere is Elsewhere.NO:
+            doubted = kind is ReplyKind.NONCE_TOO_LOW or self._may_be_pooled()
+            if kind.shown is Shown.UPSTREAM_ERROR and self.request_class.looked_up and doubted:
+                return LookUp()  # our own copy, from this attempt or an earlier one, may be why it says no
+            return Deliver(len(self.ends) - 1, kind.shown)
         return self._go_on(event, now, budget_left)
 
     def _go_on(self, event: Ended, now: float, budget_left: bool) -> Command:
@@ -177,7 +177,7 @@ class Plan:
     def _last_word(self, verdict: Verdict, free_after: float | None) -> Command:
         """Nothing more will be tried: look a doubtful transaction up, else say the best that is known."""
         in_doubt = self._in_doubt()
-        if self.request_class.looked_up and not self.looked_up and (in_doubt or self._was_refused_unclearly()):
+        if self.request_class.looked_up and not self.looked_up and self._may_be_pooled():
             self._pending_verdict = verdict
             return LookUp()
         if in_doubt and self.request_class.write:
@@ -200,6 +200,8 @@ class Plan:
             for end in self.ends
         )
 
-    def _was_refused_unclearly(self) -> bool:
-        """An error object of unknown meaning: the transaction may be in the pool all the same."""
-        return any(end.kind is not None and end.kind.counts is Outcome.SOFT_FAILURE for end in self.ends)
+    def _may_be_pooled(self) -> bool:
+        """In doubt, or refused by an error that is none of the transaction's: it may be in a pool all the same."""
+        return self._in_doubt() or any(
+            end.kind is not None and end.kind.counts in (Outcome.SOFT_FAILURE, Outcome.FAILURE) for end in self.ends
+        )

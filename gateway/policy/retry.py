@@ -18,7 +18,7 @@ from gateway.model import Elsewhere, RequestClass, Sent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrySettings:
-    attempts: int = setting(3, "endpoints that one call may be handed to in all", low=1, high=10)
+    attempts: int = setting(3, "endpoints that may receive one call, connections that fail not counted", low=1, high=10)
     budget_share: float = setting(
         0.2, "retries as a share of calls; earned by calls, spent by retries", unit="share", low=0, high=1
     )
@@ -64,9 +64,9 @@ def may_go_elsewhere(
 ) -> Verdict:
     """Whether class, outcome and counts allow another endpoint; deadline and budget are asked apart.
 
-    `endpoints_used` counts endpoints that may have received bytes; attempts that were provably not
-    sent do not use up a class's limit, only the policy's.  `once_used` says that a second opinion
-    for a doubtful answer has already been taken.
+    `endpoints_used` counts endpoints that may have received bytes: attempts that were provably not
+    sent use up no limit, or a route whose first three endpoints refuse connections would give up with
+    healthy ones left.  `once_used` says that a second opinion for a doubtful answer has been taken.
     """
     if last.elsewhere is Elsewhere.NO or (last.elsewhere is Elsewhere.ONCE and once_used):
         return Verdict.ANSWERED

@@ -24,7 +24,13 @@ NEVER = float("inf")
 _NOT_EVEN_IN_NEED = frozenset(
     {Reason.DRAINED, Reason.WRONG_CHAIN, Reason.UNVERIFIED, Reason.UNSUPPORTED, Reason.NOT_PRIVATE}
 )
-_NEED_ORDER = {Reason.NO_SLOT: 0, Reason.PROBING: 1, Reason.BREAKER_OPEN: 2, Reason.HELD: 3, Reason.EXCLUDED: 4}
+_NEED_ORDER = {
+    Reason.NO_SLOT: 0,
+    Reason.PROBING: 1,
+    Reason.BREAKER_OPEN: 2,
+    Reason.HELD: 3,
+    Reason.EXCLUDED: 4,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +56,8 @@ class Candidate:
     """One endpoint's reading for one family, now.
 
     `refused` is the first reason against it, `until` the instant when that reason may have ended
-    (NEVER: only an event ends it), `since` the instant when its breaker last moved.  `share` is its weight times its slow-start share.
+    (NEVER: only an event ends it), `since` the instant when its breaker last moved.  `share` is its
+    weight times its slow-start share.
     """
 
     endpoint: Endpoint

@@ -155,7 +155,10 @@ async def _settled(home: House) -> None:
 
 
 HOSTILE = {
-    "two hosts": (b"POST /local HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b", b"400"),
+    "two hosts": (
+        b"POST /local HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b",
+        b"400",
+    ),
     "no host": (b"POST /local HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b", b"400"),
     "foreign host": (b"POST /local HTTP/1.1\r\nHost: evil.example\r\nContent-Length: %d\r\n\r\n%b", b"421"),
     "foreign origin": (
