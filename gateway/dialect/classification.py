@@ -4,7 +4,8 @@ Always true: any error gets exactly one kind; what no rule knows is UNCLASSIFIED
 a soft failure, the upstream's own words), so a missing rule costs a retry and never an answer; only
 the first `MAX_TEXT` characters are looked at, with plain substring searches, so the cost is bounded.
 HTTP 401, 402, 403 and 429 outrank the object in the body: a proxy in front of the node speaks there,
-and only what such a proxy would say is believed (`_MAY_SAY`).
+and only what such a proxy would say is believed (`_MAY_SAY`).  Nodes repeat what a caller sent; what
+stands in quotes, and a method's name that the caller made up, never cost an endpoint its traffic.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from gateway.model import Family, Method, ReplyKind
+from gateway.model import Effect, Family, Method, Outcome, ReplyKind
 
 MAX_TEXT = 2048
+SHORTEST_WORDS = 4  # characters; a shorter method name says nothing, and cutting it out would maim other words
 _REVERT_DATA = (b"0x08c379a0", b"0x4e487b71", b"reverted ")  # Error(string), Panic(uint256), and one vendor's prefix
 _HEX_PAIR = re.compile(r"\[\s*(0x[0-9a-f]{1,16})\s*,\s*(0x[0-9a-f]{1,16})\s*\]")
 _NUMBER = re.compile(r"\s*([0-9][0-9,_ ]{0,12}[0-9]|[0-9])")
+_QUOTED = re.compile(r"""\"[^"]*(?:"|$)|`[^`]*(?:`|$)|(?<!\w)'[^']*'(?!\w)""")
+_CALLERS_FAULT = frozenset({-32602, -32700})  # no vendor refuses keys or rates with these; nodes quote callers in them
 _MAY_SAY = {
     401: frozenset({ReplyKind.KEY_REFUSED, ReplyKind.QUOTA, ReplyKind.THROTTLED, ReplyKind.WRONG_CHAIN}),
     402: frozenset({ReplyKind.QUOTA}),
@@ -50,6 +54,8 @@ class Rule:
     pieces: tuple[tuple[str, ...], ...]  # any of these, each: all of its pieces
     families: frozenset[Family]
     unless_families: frozenset[Family]
+    methods: frozenset[str] = frozenset()
+    costs: bool = False  # the endpoint loses traffic over it, so only the upstream's own words count
 
     def fits(self, code: int | None, text: str, family: Family) -> str | None:
         """Why it fits, in a few words without the upstream's text; None when it does not."""
@@ -84,14 +90,18 @@ class Rules:
         if allowed is None and data[1:11].lower().startswith(_REVERT_DATA):
             return ReplyKind.REFUSAL, "revert data"
         text = _text_of(message, data)
+        own = _own_words(text, method)
+        spared = allowed is None and code in _CALLERS_FAULT
         for rule in self.rules:
-            if allowed is not None and rule.kind not in allowed:
+            if (allowed is not None and rule.kind not in allowed) or (rule.costs and spared):
                 continue
-            why = rule.fits(code, text, method.family)
+            if rule.methods and method.name not in rule.methods:
+                continue
+            why = rule.fits(code, own if rule.costs else text, method.family)
             if why is not None:
                 return rule.kind, why
         if http_status != 200:
-            return self.classify_http(http_status, message[:MAX_TEXT].encode("utf-8", "replace")), f"HTTP {http_status}"
+            return self.classify_http(http_status, own.encode("utf-8", "replace")), f"HTTP {http_status}"
         return ReplyKind.UNCLASSIFIED, f"code {code}"
 
     def classify_http(self, http_status: int, body: bytes) -> ReplyKind:
@@ -125,6 +135,17 @@ def _text_of(message: str, data: bytes) -> str:
     return text
 
 
+def _own_words(text: str, method: Method) -> str:
+    """The text without what a caller may have put into it: quotations, and the name of an unknown method."""
+    own = _QUOTED.sub(" ", text) if any(mark in text for mark in "\"'`") else text
+    return own if method.known or len(method.name) < SHORTEST_WORDS else own.replace(method.name.casefold(), " ")
+
+
+def is_revert_result(result: bytes) -> bool:
+    """Whether a raw result is a revert that a node passed off as one: Error(string) or Panic(uint256), whole words."""
+    return result[1:11].lower() in _REVERT_DATA[:2] and (len(result) - 12) % 64 == 0
+
+
 def _limit_at(text: str, where: str) -> int | None:
     if where == "hex_pair":
         pair = _HEX_PAIR.search(text)
@@ -137,12 +158,15 @@ def _limit_at(text: str, where: str) -> int | None:
 
 def _rule(row: dict[str, Any]) -> Rule:
     pieces = tuple(tuple(p) if isinstance(p, list) else (p,) for p in row.get("contains", ()))
+    kind = ReplyKind.named(row["kind"])
     return Rule(
-        ReplyKind.named(row["kind"]),
+        kind,
         frozenset(row.get("codes", ())),
         pieces,
         frozenset(Family(name) for name in row.get("families", ())),
         frozenset(Family(name) for name in row.get("unless_families", ())),
+        frozenset(row.get("methods", ())),
+        kind.effect is not Effect.NONE or kind.counts in (Outcome.FAILURE, Outcome.THROTTLED),
     )
 
 

@@ -1,11 +1,13 @@
 """The dialect of EVM nodes: methods, block references, chain id and head, and what errors mean.
 
 Always true: a call with a block number or hash is pinned, one with a tag or none reads the head;
-parameters that cannot be understood make a call no safer than its method says; nothing here raises
-on what a caller or an upstream sends.
+parameters that cannot be understood make a call no safer than its method says; "already known" is a
+success only where the answer is a hash; nothing here raises on what a caller or an upstream sends.
 """
 
 from __future__ import annotations
+
+import re
 
 import msgspec
 
@@ -17,16 +19,41 @@ from gateway.model import BlockRef, Call, Family, Method, ReplyKind, RequestClas
 _decode_params = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_string = msgspec.json.Decoder(str).decode
 
+
+class _Where(msgspec.Struct, gc=False):
+    """What names a block inside an object: EIP-1898, a log filter (EIP-234), a simulation's context."""
+
+    blockHash: msgspec.Raw = msgspec.Raw(b"")
+    blockNumber: msgspec.Raw = msgspec.Raw(b"")
+    fromBlock: msgspec.Raw = msgspec.Raw(b"")
+    toBlock: msgspec.Raw = msgspec.Raw(b"")
+
+
+_decode_where = msgspec.json.Decoder(_Where).decode
+_is_number = re.compile(rb'"0[xX][0-9a-fA-F]{1,16}"').fullmatch
+_is_hash = re.compile(rb'"0[xX][0-9a-fA-F]{64}"').fullmatch
+
+# `earliest` is no fixed block: the execution API lets it mean the oldest block that a node still has.
 _TAGS = {
-    b'"latest"': (RequestClass.HEAD_READ, BlockRef.LATEST),
-    b'"pending"': (RequestClass.HEAD_READ, BlockRef.LATEST),
-    b"null": (RequestClass.HEAD_READ, BlockRef.LATEST),
-    b'"safe"': (RequestClass.HEAD_READ, BlockRef.SAFE),
-    b'"finalized"': (RequestClass.HEAD_READ, BlockRef.FINALIZED),
-    b'"earliest"': (RequestClass.PINNED_READ, BlockRef.EARLIEST),
+    b'"latest"': BlockRef.LATEST,
+    b'"pending"': BlockRef.LATEST,
+    b"null": BlockRef.LATEST,
+    b"": BlockRef.LATEST,
+    b'"safe"': BlockRef.SAFE,
+    b'"finalized"': BlockRef.FINALIZED,
+    b'"earliest"': BlockRef.EARLIEST,
 }
 _HEAD, _PINNED = RequestClass.HEAD_READ, RequestClass.PINNED_READ  # an enum's member is slow to look up, and
 _LATEST, _NUMBER, _HASH = BlockRef.LATEST, BlockRef.NUMBER, BlockRef.HASH  # these are needed for every call
+_GIVES_A_HASH = frozenset(
+    {
+        "eth_sendRawTransaction",
+        "eth_sendRawTransactionConditional",
+        "eth_sendPrivateTransaction",
+        "eth_sendPrivateRawTransaction",
+        "linea_sendRawTransaction",
+    }
+)
 _ZERO = b'"0x0000000000000000000000000000000000000000"'
 _PROBES = {
     Family.STATE: ("eth_getBalance", b'[%b,"latest"]' % _ZERO),
@@ -59,7 +86,10 @@ class EvmDialect:
     def classify_error(
         self, http_status: int, code: int | None, message: str, data: bytes, method: Method
     ) -> tuple[ReplyKind, str]:
-        return self._rules.classify_error(http_status, code, message, data, method)
+        kind, why = self._rules.classify_error(http_status, code, message, data, method)
+        if kind is ReplyKind.TX_KNOWN and method.name not in _GIVES_A_HASH:
+            return ReplyKind.REFUSAL, why  # a bundle, or a receipt (EIP-7966): a hash would be no answer
+        return kind, why
 
     def classify_http(self, http_status: int, body: bytes) -> ReplyKind:
         return self._rules.classify_http(http_status, body)
@@ -98,28 +128,51 @@ def quantity(result: bytes) -> int | None:
 
 
 def classify_block(method: Method, params: bytes) -> tuple[RequestClass, BlockRef]:
-    """Class and block reference of a call whose method names a block."""
-    index = method.block_param
+    """Class and block reference of a call whose method names a block.  Never raises.
+
+    Heavy and highest reads keep their class whatever the block.  What is odd (no array, bad JSON, a
+    number that is no hex quantity) counts as the newest block.
+    """
     own = method.request_class
+    index = method.block_param
     try:
         items = _decode_params(params) if params else ()
     except (msgspec.DecodeError, RecursionError):
         return own, _LATEST
-    raw = bytes(items[index]) if len(items) > index else b"null"
-    known = _TAGS.get(raw)
-    if known is None:
-        block = _fixed(raw)
-        known = (_HEAD if block is _LATEST else _PINNED), block
-    return known if own is _HEAD else (own, known[1])  # heavy and highest reads keep their class
+    if len(items) <= index:
+        return own, _LATEST
+    raw = bytes(items[index])
+    block = _TAGS.get(raw)
+    if block is None:
+        block = _inside(raw) if raw[:1] == b"{" else _plain(raw)
+        if own is _HEAD and (block is _NUMBER or block is _HASH):
+            return _PINNED, block
+    return own, block
 
 
-def _fixed(raw: bytes) -> BlockRef:
-    """NUMBER or HASH for a fixed block (EIP-1898 objects included), else LATEST: the careful guess."""
-    if raw[:3] == b'"0x':
-        return _HASH if len(raw) == 68 else _NUMBER
-    if raw[:1] == b"{":
-        if b'"blockHash"' in raw:
-            return _HASH
-        if b'"blockNumber"' in raw and b'"0x' in raw:
-            return _NUMBER
-    return _LATEST
+def _plain(raw: bytes) -> BlockRef:
+    """A number, a hash or a tag; anything else is taken for the newest block, the careful guess."""
+    if _is_number(raw):
+        return _NUMBER
+    if _is_hash(raw):
+        return _HASH
+    return _TAGS.get(raw, _LATEST)
+
+
+def _inside(raw: bytes) -> BlockRef:
+    """The block that an object names.  A hash outranks; a log filter is about its upper end.
+
+    A filter whose lower end moves with the head is about the head, whatever its upper end.
+    """
+    try:
+        where = _decode_where(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return _LATEST
+    if _is_hash(bytes(where.blockHash)):
+        return _HASH
+    if where.blockNumber:
+        return _plain(bytes(where.blockNumber))
+    upper = _plain(bytes(where.toBlock))
+    if upper is _NUMBER and _plain(bytes(where.fromBlock)) not in (_NUMBER, BlockRef.EARLIEST):
+        return _LATEST
+    return upper

@@ -40,7 +40,7 @@ def public_pages(house: House) -> Starlette:
     """GET pages of the public listener."""
 
     async def not_found(request: Request, _: Exception) -> Response:
-        text = f"POST JSON-RPC to a route, for example: {{'method': 'eth_blockNumber'}} to {_example(house)}\n"
+        text = f"POST JSON-RPC to {_example(house)}; GET /status.json shows the routes\n"
         return PlainTextResponse(text, 405 if request.method == "GET" else 404, {"allow": "POST, OPTIONS"})
 
     return Starlette(

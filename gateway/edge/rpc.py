@@ -178,6 +178,8 @@ class RpcEdge:
     ) -> None:
         answer = await self._answer(target, request, ask, scope)
         if request.id is None:
+            if answer.stream is not None:
+                answer.stream.close()
             await self._send(send, 204, [], b"")
             return
         headers = self._headers(answer, ask)
@@ -201,13 +203,17 @@ class RpcEdge:
         connection = scope["extensions"].get("seawall.connection")
         observer = self._observer
         trail = observer.trail(ask.traceparent)
-        answer = await self._dispatcher.handle(
-            route,
-            call,
-            started_at + deadline_for,
-            observer.head_source(trail) if trail is not None else None,
-            (lambda: connection.lost) if connection is not None else _never,
-        )
+        route.stats.inflight += 1
+        try:
+            answer = await self._dispatcher.handle(
+                route,
+                call,
+                started_at + deadline_for,
+                observer.head_source(trail) if trail is not None else None,
+                (lambda: connection.lost) if connection is not None else _never,
+            )
+        finally:
+            route.stats.inflight -= 1
         observer.ended(route, call, answer, started_at, trail)
         return answer
 
@@ -223,11 +229,12 @@ class RpcEdge:
         send: Send,
     ) -> None:
         answers = await asyncio.gather(*(self._item(target, item, ask, scope) for item in batch))
-        wanted = [
-            (answer, item.id if isinstance(item, Request) else b"null")
-            for answer, item in zip(answers, batch, strict=True)
-            if not isinstance(item, Request) or item.id is not None
-        ]
+        wanted = []
+        for answer, item in zip(answers, batch, strict=True):
+            if not isinstance(item, Request) or item.id is not None:
+                wanted.append((answer, item.id if isinstance(item, Request) else b"null"))
+            elif answer.stream is not None:
+                answer.stream.close()  # a notification: nobody reads it
         headers = [JSON, *self.table.origins.headers(ask.origin)]
         if not wanted:
             await self._send(send, 204, [], b"")
@@ -293,8 +300,8 @@ class RpcEdge:
             if piece:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
 
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
         try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
             await put(opening)
             for number, (answer, caller_id) in enumerate(answers):
                 if number:
@@ -308,7 +315,7 @@ class RpcEdge:
         finally:
             for answer, _ in answers:
                 if answer.stream is not None:
-                    await answer.stream.aclose()
+                    answer.stream.close()
         await send({"type": "http.response.body", "body": packer.flush() if packer is not None else b""})
 
     async def _refuse(self, send: Send, ask: _Ask, error: CallerError) -> None:

@@ -151,10 +151,10 @@ class Exchange:
 
     async def send(self, message: dict[str, Any]) -> None:
         protocol = self.protocol
+        if protocol.flow.write_paused and not protocol.lost:
+            await protocol.flow.drain()
         if protocol.lost:
             raise CallerDisconnected("the caller has gone")
-        if protocol.flow.write_paused:
-            await protocol.flow.drain()
         if message["type"] == "http.response.start":
             self._begin(message)
             return

@@ -10,7 +10,7 @@ failures find a dead endpoint at once, a Bernoulli *CUSUM* finds a grey one.  Th
 log-likelihood ratio of "failing at `failing_rate`" against "failing at `base_rate`" per result,
 never falls below zero, and trips at `threshold`.  With the defaults (2 %, 30 %, 8) that is 3
 failures in a row, about 14 calls at 30 % failing, and one false trip in 32,000 calls at 2 %;
-five-in-a-row, the usual rule, needs 587 calls to notice a 30 % failure (exact computation in
+five-in-a-row, the usual rule, needs 586 calls to notice a 30 % failure (exact computation in
 tests/policy/test_breaker.py).
 
 Throttling never reaches this module: it moves the rate budget (policy/holds).

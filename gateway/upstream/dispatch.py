@@ -10,7 +10,7 @@ Does not belong here: deciding (policy/plan), counting (fleet), the meaning of a
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from gateway.clock import Clock
@@ -19,7 +19,6 @@ from gateway.dialect.jsonrpc import BadReply, StreamedId, encode_request, read_r
 from gateway.errors import (
     AttemptError,
     AttemptsFailed,
-    BrokenReply,
     DeadlinePassed,
     Exhausted,
     GatewayError,
@@ -43,6 +42,7 @@ from gateway.upstream.engine import Reply, Stream
 from gateway.upstream.fleet import Permit
 from gateway.upstream.lookup import look_up
 from gateway.upstream.reading import read_response
+from gateway.upstream.relay import Relay, head_of, whole
 from gateway.upstream.route import Route
 
 MAX_BUFFERED_ERROR = 8_000_000  # bytes of a large answer that is not a result, read whole to be understood
@@ -60,7 +60,7 @@ class Answer:
     attempts: int = 1
     result: bytes | None = None
     rpc_error: bytes | None = None
-    stream: AsyncGenerator[bytes, None] | None = None
+    stream: Relay | None = None
     error: GatewayError | None = None
     records: tuple[AttemptRecord, ...] = ()
     execution: str = ""
@@ -82,7 +82,7 @@ class _Attempt:
     record: AttemptRecord
     ended: Ended
     reading: Reading | None
-    stream: AsyncGenerator[bytes, None] | None = None
+    stream: Relay | None = None
 
 
 class Dispatcher:
@@ -222,10 +222,10 @@ class Dispatcher:
         stream = response.stream
         body = response.body
         if stream is not None:
-            head, rest = await self._head_of(stream)
+            head, rest = await head_of(stream)
             if response.status == 200 and StreamedId.is_result(head):
                 return self._streaming(call, permit, stream, head, rest, wire_id, kind)
-            body = await self._whole(stream, head, rest)
+            body = await whole(stream, head, rest, MAX_BUFFERED_ERROR)
         reading = read_response(route.dialect, call.method, response, body, wire_id)
         now = self._clock()
         permit.settle(reading.kind.counts, reading.kind.value, now, reading)
@@ -234,27 +234,6 @@ class Dispatcher:
         record = self._record(permit, kind, reading.kind.value, Sent.ANSWERED, now, reading.detail)
         ended = Ended(permit.state.position, Sent.ANSWERED, reading.kind, reading.kind.value, reading.error is not None)
         return _Attempt(permit, record, ended, reading)
-
-    @staticmethod
-    async def _head_of(stream: Stream) -> tuple[bytes, AsyncIterator[bytes]]:
-        rest = stream.__aiter__()
-        head = b""
-        async for piece in rest:
-            head += piece
-            if len(head) >= 4096:
-                break
-        return head, rest
-
-    @staticmethod
-    async def _whole(stream: Stream, head: bytes, rest: AsyncIterator[bytes]) -> bytes:
-        pieces, size = [head], len(head)
-        async for piece in rest:
-            pieces.append(piece)
-            size += len(piece)
-            if size > MAX_BUFFERED_ERROR:
-                stream.close()
-                raise BrokenReply("a large answer is no result")
-        return b"".join(pieces)
 
     def _streaming(
         self,
@@ -266,41 +245,15 @@ class Dispatcher:
         wire_id: int,
         kind: str,
     ) -> _Attempt:
-        names = StreamedId(wire_id, call.id or b"null")
+        """A result that is passed on while it comes; its permit settles at its end."""
         try:
-            opened = names.open(head)
+            relay = Relay(permit, stream, head, rest, StreamedId(wire_id, call.id or b"null"), self._clock)
         except BadReply as problem:
             stream.close()
             return self._bad_reply(permit, str(problem), kind)
-        record = self._record(permit, kind, "answer", Sent.ANSWERED, self._clock(), "streamed")
-        ended = Ended(permit.state.position, Sent.ANSWERED, ReplyKind.ANSWER, "answer")
-        reading = Reading(ReplyKind.ANSWER)
-        return _Attempt(permit, record, ended, reading, self._relay(permit, stream, opened, rest, names))
-
-    async def _relay(
-        self, permit: Permit, stream: Stream, opened: bytes, rest: AsyncIterator[bytes], names: StreamedId
-    ) -> AsyncGenerator[bytes, None]:
-        """The pieces for the caller.  Raises AttemptError in the middle when the upstream breaks off."""
-        try:
-            if opened:
-                yield opened
-            async for piece in rest:
-                out = names.piece(piece)
-                if out:
-                    yield out
-            tail = names.end()
-            permit.settle(Outcome.SUCCESS, "answer", self._clock())
-            if tail:
-                yield tail
-        except BadReply as problem:
-            permit.settle(Outcome.FAILURE, ReplyKind.BAD_REPLY.value, self._clock())
-            raise BrokenReply(str(problem)) from None
-        except AttemptError as error:
-            permit.settle(error.counts, error.reason, self._clock())
-            raise
-        finally:
-            permit.release()
-            stream.close()
+        record = self._record(permit, kind, ReplyKind.ANSWER.value, Sent.ANSWERED, self._clock(), "streamed")
+        ended = Ended(permit.state.position, Sent.ANSWERED, ReplyKind.ANSWER, ReplyKind.ANSWER.value)
+        return _Attempt(permit, record, ended, Reading(ReplyKind.ANSWER), relay)
 
     def _bad_reply(self, permit: Permit, detail: str, kind: str) -> _Attempt:
         now = self._clock()
@@ -362,7 +315,7 @@ class Dispatcher:
             )
         answer = Answer(attempts=len(attempts), error=error, records=records)
         if call.request_class.write:
-            answer.execution = "unknown" if isinstance(error, OutcomeUnknown) else "done" if sent else "not_sent"
+            answer.execution = "unknown" if sent else "not_sent"
         return answer
 
 

@@ -66,7 +66,7 @@ STATUSES = [
         "Can't route your request to suitable provider, if you specified certain providers revise the list",
         b"",
         CALL,
-        K.SERVER_FAULT,
+        K.BAD_REQUEST,
     ),
     Row(400, -32000, "odd", b"", CALL, K.BAD_REQUEST),
     Row(400, -32602, "invalid params", b"", CALL, K.INVALID_REQUEST),
@@ -583,7 +583,45 @@ OTHER_CODES = [
     *_all(K.REFUSAL, CALL, (4001, "User rejected the request")),
 ]
 
-EVM = [*UNKNOWN, *STATUSES, *RANGES, *MISSING, *CAPACITY, *SENDS, *OTHER_CODES]
+SYNC, SIMULATE = "eth_sendRawTransactionSync", "eth_simulateV1"
+ADDED = [
+    # EIP-7966: the transaction is in the pool, its receipt is not there yet.
+    *_all(
+        K.REFUSAL,
+        SYNC,
+        (4, "The transaction was added to the mempool but wasn't processed in 2s."),
+        (5, "The transaction was added to the mempool but is not ready"),
+    ),
+    *_all(K.TX_KNOWN, SEND, (1000, "")),
+    # The execution API's codes for what is checked before, and while, a call is simulated.
+    *_all(
+        K.REFUSAL,
+        SIMULATE,
+        (-38010, "next nonce 5"),
+        (-38020, "block numbers must be in order: 4 <= 5"),
+        (-38024, "sender is not an EOA"),
+    ),
+    *_all(K.NONCE_TOO_LOW, SEND, (-38010, "nonce too low")),
+    *_all(K.RANGE_TOO_LARGE, SIMULATE, (-38026, "client limit exceeded")),
+    *_all(
+        K.REFUSAL,
+        "eth_estimateGas",
+        (-32000, "nonce too low: next nonce 5, tx nonce 1"),
+        (-32000, "max fee per gas less than block base fee: address 0x1, maxFeePerGas: 1, baseFee: 2"),
+    ),
+    *_all(
+        K.REFUSAL,
+        "debug_traceCall",
+        (-32000, "nonce too high"),
+        (-32000, "err: intrinsic gas too low: have 0, want 21000 (supplied gas 0)"),
+        (-32000, "gas required exceeds allowance (0)"),
+    ),
+    Row(403, -32600, "the endpoint is disabled", b"", CALL, K.KEY_REFUSED),
+    Row(403, -32600, "the endpoint has been disabled", b"", CALL, K.KEY_REFUSED),
+    Row(403, -32600, "the debug endpoint is disabled", b"", TRACE, K.UNSUPPORTED),
+]
+
+EVM = [*UNKNOWN, *STATUSES, *RANGES, *MISSING, *CAPACITY, *SENDS, *OTHER_CODES, *ADDED]
 
 SOLANA = [
     Row(200, -32000, "nobody knows", b"", "getSlot", K.UNCLASSIFIED),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialect.classification import MAX_TEXT, Rules, rules_for
+from gateway.dialect.classification import MAX_TEXT, Rules, _own_words, _text_of, is_revert_result, rules_for
 from gateway.dialect.evm import EvmDialect
 from gateway.dialect.registry import dialect_named
 from gateway.dialect.tables import MethodTable, method_table
@@ -86,7 +87,8 @@ def rule_that_decides(table: str, row: Row) -> int | None:
     family = methods_of(table).get(row.method).family
     text = f"{row.message}\n{row.data.decode()}".casefold()
     for position, rule in enumerate(rules_for(table).rules):
-        if rule.kind is kind and rule.fits(row.code, text, family) == why:
+        meant = not rule.methods or row.method in rule.methods
+        if meant and rule.kind is kind and rule.fits(row.code, text, family) == why:
             return position
     return None
 
@@ -106,7 +108,7 @@ def test_every_code_in_a_rule_decides_when_it_comes_without_words(table: str) ->
         for code in rule.codes:
             families = rule.families or frozenset(Family) - rule.unless_families
             for family in families:
-                method = Method("any", RequestClass.HEAD_READ, family)
+                method = Method(next(iter(rule.methods), "any"), RequestClass.HEAD_READ, family)
                 kind, _ = rules_for(table).classify_error(200, code, "", b"", method)
                 assert kind is rule.kind, (code, family)
 
@@ -120,8 +122,9 @@ def test_every_piece_of_text_in_a_rule_is_lower_case_and_can_be_reached(table: s
             text = " ".join(pieces)
             assert text == text.casefold() and all(pieces)
             code = next(iter(rule.codes), None)
+            name = next(iter(rule.methods), "any")
             kinds = {
-                rules_for(table).classify_error(200, code, text, b"", Method("any", RequestClass.HEAD_READ, family))[0]
+                rules_for(table).classify_error(200, code, text, b"", Method(name, RequestClass.HEAD_READ, family))[0]
                 for family in families
             }
             assert rule.kind in kinds, f"{text!r} never means {rule.kind.value}"
@@ -224,6 +227,116 @@ def test_words_that_a_caller_or_a_contract_chose_cost_an_endpoint_nothing(chosen
         assert kind_of(-32602, f"invalid argument 0: {chosen}", method=method) is ReplyKind.INVALID_REQUEST
         effect = kind_of(-32601, f"the method {chosen} does not exist/is not available", method=chosen).effect
         assert effect is Effect.UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        "invalid api key",
+        "monthly capacity limit exceeded",
+        "apikey is on another chain",
+        "too many requests",
+        "service unavailable",
+        "method not supported",
+    ],
+)
+@pytest.mark.parametrize(
+    ("code", "around"),
+    [
+        (-32602, "invalid value: string {}, expected 20 bytes of hex"),  # no vendor says such things with this code
+        (-32700, "could not read {}"),
+        (-32000, 'cannot find "{}" in the abi'),
+        (-32000, "cannot find '{}' in the abi"),
+        (-32000, "unknown field `{}`"),
+        (-32000, 'the quotation is cut: "{}'),
+        (-32000, 'x "y" \'z\' "{}" says the caller\'s text'),
+    ],
+)
+@pytest.mark.parametrize("table", sorted(CORPUS))
+def test_what_a_node_repeats_of_a_callers_words_costs_an_endpoint_nothing(
+    table: str, code: int, around: str, chosen: str
+) -> None:
+    said = around.format(chosen)
+    for message, data in ((said, b""), ("odd", json.dumps(said).encode())):
+        kind, why = classified(table, Row(200, code, message, data, CALL, ReplyKind.UNCLASSIFIED))
+        assert kind.effect in (Effect.NONE, Effect.UNSUPPORTED), why
+        assert kind.counts in (Outcome.IGNORED, Outcome.SOFT_FAILURE, Outcome.SUCCESS), why
+        if table == "evm":
+            assert kind.effect is Effect.NONE, why
+
+
+@pytest.mark.parametrize("chosen", ["invalid api key", "apikey is on another chain", "out of credits", "throttled"])
+@pytest.mark.parametrize("around", ["method {} is unknown here", "no idea what {} means", "{}"])
+def test_a_name_that_a_caller_made_up_costs_an_endpoint_nothing(chosen: str, around: str) -> None:
+    for spelled in (chosen, chosen.upper()):
+        kind = kind_of(-32000, around.format(chosen), method=spelled)
+        assert kind.effect in (Effect.NONE, Effect.UNSUPPORTED)
+        assert kind.counts in (Outcome.IGNORED, Outcome.SOFT_FAILURE)
+
+
+def test_a_short_made_up_name_does_not_hide_what_the_upstream_says() -> None:
+    for name in ("e", "o", "", "rat"):
+        assert kind_of(-32000, "too many requests: rate limit", method=name) is ReplyKind.THROTTLED
+
+
+def test_an_upstreams_own_words_beside_a_quotation_count() -> None:
+    assert kind_of(-32000, 'rate limit reached for "0x1" and it\'s over') is ReplyKind.THROTTLED
+    assert kind_of(-32000, "you've used your plan's monthly capacity, don't ask again") is ReplyKind.QUOTA
+    assert kind_of(-32600, "'0x1' needs a key: invalid api key") is ReplyKind.KEY_REFUSED
+
+
+def test_an_outranking_status_is_believed_whatever_code_comes_with_it() -> None:
+    assert kind_of(-32602, "monthly capacity limit exceeded", status=429) is ReplyKind.QUOTA
+    assert kind_of(-32602, "too many requests", status=403) is ReplyKind.THROTTLED
+
+
+@pytest.mark.parametrize("mark", ['"', "'", "`", "'\"", "\"`'"])
+def test_a_megabyte_of_quotation_marks_is_read_to_its_bound_only(mark: str) -> None:
+    text = mark * 1_000_000
+    data = b'"' + mark.encode() * 1_000_000
+    assert kind_of(-32000, text) is ReplyKind.UNCLASSIFIED
+    assert classified("evm", Row(200, None, text, data, CALL, ReplyKind.UNCLASSIFIED))[0] is ReplyKind.UNCLASSIFIED
+    assert len(_own_words(_text_of(text, data), method_table("evm").get(CALL))) <= 2 * MAX_TEXT
+
+
+def test_a_known_transaction_is_told_by_its_hash_only_where_the_answer_is_a_hash() -> None:
+    evm = EvmDialect()
+    for method in evm.methods:
+        if method.family is Family.SEND:
+            kind, _ = evm.classify_error(200, -32000, "already known", b"", method)
+            gives_a_hash = method.name in {
+                "eth_sendRawTransaction",
+                "eth_sendRawTransactionConditional",
+                "eth_sendPrivateTransaction",
+                "eth_sendPrivateRawTransaction",
+                "linea_sendRawTransaction",
+            }
+            assert kind is (ReplyKind.TX_KNOWN if gives_a_hash else ReplyKind.REFUSAL), method.name
+
+
+def test_a_receipt_that_is_not_there_yet_is_an_answer_and_on_a_read_its_code_means_nothing() -> None:
+    assert kind_of(4, "", method="eth_sendRawTransactionSync") is ReplyKind.REFUSAL
+    assert kind_of(4, "", method=SEND) is kind_of(5, "", method=CALL) is ReplyKind.UNCLASSIFIED
+
+
+@pytest.mark.parametrize(
+    ("result", "reverted"),
+    [
+        (b'"0x08c379a0' + b"0" * 192 + b'"', True),
+        (b'"0x08C379A0' + b"0" * 192 + b'"', True),
+        (b'"0x4e487b71' + b"0" * 64 + b'"', True),
+        (b'"0x08c379a0"', True),
+        (b'"0x08c379a0' + b"0" * 10 + b'"', False),  # bytes of something else that happen to begin so
+        (b'"0x' + b"0" * 64 + b'"', False),
+        (b'"0x"', False),
+        (b'"reverted 0"', False),
+        (b'{"x":"0x08c379a0"}', False),
+        (b"null", False),
+        (b"", False),
+    ],
+)
+def test_a_revert_that_a_node_passes_off_as_a_result_is_seen(result: bytes, reverted: bool) -> None:
+    assert is_revert_result(result) is reverted
 
 
 def test_revert_data_is_an_answer_whatever_code_and_words_come_with_it() -> None:

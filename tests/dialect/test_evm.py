@@ -27,7 +27,7 @@ REFERENCES: list[tuple[Any, RequestClass, BlockRef]] = [
     ("pending", HEAD, BlockRef.LATEST),
     ("safe", HEAD, BlockRef.SAFE),
     ("finalized", HEAD, BlockRef.FINALIZED),
-    ("earliest", PINNED, BlockRef.EARLIEST),
+    ("earliest", HEAD, BlockRef.EARLIEST),  # the oldest block that this node still has: another has another
     (None, HEAD, BlockRef.LATEST),
     ("0x0", PINNED, BlockRef.NUMBER),
     ("0x10d4f", PINNED, BlockRef.NUMBER),
@@ -49,6 +49,17 @@ REFERENCES: list[tuple[Any, RequestClass, BlockRef]] = [
     ("LATEST", HEAD, BlockRef.LATEST),
     ("no such tag", HEAD, BlockRef.LATEST),
     (["0x10"], HEAD, BlockRef.LATEST),
+    ("0x", HEAD, BlockRef.LATEST),
+    ("0xzz", HEAD, BlockRef.LATEST),
+    ("0x1_0", HEAD, BlockRef.LATEST),
+    ("0x" + "f" * 17, HEAD, BlockRef.LATEST),
+    (HASH + "0", HEAD, BlockRef.LATEST),
+    ({"blockHash": "0x10"}, HEAD, BlockRef.LATEST),
+    ({"blockHash": None}, HEAD, BlockRef.LATEST),
+    ({"blockNumber": "latest", "note": "0x10"}, HEAD, BlockRef.LATEST),
+    ({"note": "blockHash"}, HEAD, BlockRef.LATEST),
+    ({"blockNumber": "finalized"}, HEAD, BlockRef.FINALIZED),
+    ({"blockNumber": {"blockNumber": "0x10"}}, HEAD, BlockRef.LATEST),
 ]
 
 
@@ -79,6 +90,34 @@ def test_heavy_and_highest_reads_keep_their_class_whatever_the_block(
     assert {method.request_class for method in KEEPERS} == {RequestClass.HEAVY_READ, RequestClass.HIGHEST_READ}
     for method in KEEPERS:
         assert called(method.name, params_for(method.block_param, reference)) == (method.request_class, block)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "block"),
+    [
+        ({}, BlockRef.LATEST),
+        ({"address": "0x" + "35" * 20}, BlockRef.LATEST),
+        ({"blockHash": HASH}, BlockRef.HASH),
+        ({"blockHash": HASH, "toBlock": "latest"}, BlockRef.HASH),
+        ({"fromBlock": "0x1", "toBlock": "0x2"}, BlockRef.NUMBER),
+        ({"fromBlock": "earliest", "toBlock": "0x2"}, BlockRef.NUMBER),
+        ({"fromBlock": "0x1"}, BlockRef.LATEST),
+        ({"fromBlock": "0x1", "toBlock": None}, BlockRef.LATEST),
+        ({"fromBlock": "0x1", "toBlock": "latest"}, BlockRef.LATEST),
+        ({"fromBlock": "0x1", "toBlock": "safe"}, BlockRef.SAFE),
+        ({"fromBlock": "0x1", "toBlock": "finalized"}, BlockRef.FINALIZED),
+        ({"toBlock": "0x2"}, BlockRef.LATEST),  # it begins at the newest block: the answer moves with the head
+        ({"fromBlock": "latest", "toBlock": "0x2"}, BlockRef.LATEST),
+        ({"fromBlock": 1, "toBlock": 2}, BlockRef.LATEST),
+    ],
+)
+def test_a_log_filter_is_about_its_upper_end_or_its_block(wanted: Any, block: BlockRef) -> None:
+    for method in ("eth_getLogs", "erigon_getLogs", "trace_filter", "arbtrace_filter"):
+        assert called(method, json.dumps([wanted]).encode()) == (RequestClass.HEAVY_READ, block)
+
+
+def test_the_last_of_two_equal_members_counts_as_it_does_for_nodes() -> None:
+    assert called("eth_getBalance", b'["0x1",{"blockNumber":"0x1","blockNumber":"latest"}]') == (HEAD, BlockRef.LATEST)
 
 
 @pytest.mark.parametrize("method", WITH_BLOCK, ids=lambda method: method.name)
@@ -140,7 +179,7 @@ def test_any_bytes_as_parameters_give_a_call(params: bytes, method: str) -> None
 def test_any_json_as_parameters_gives_a_call_that_is_no_safer_than_it_should_be(value: object, method: Any) -> None:
     call = EVM.call(method.name, json.dumps(value).encode(), b"1")
     if call.request_class is not method.request_class:
-        assert call.block in (BlockRef.NUMBER, BlockRef.HASH, BlockRef.EARLIEST)
+        assert call.block in (BlockRef.NUMBER, BlockRef.HASH)
 
 
 @given(st.text(max_size=40), st.binary(max_size=40))

@@ -50,7 +50,7 @@ miner_setEtherbase txpool_content clique_propose debug_setHead debug_chaindbComp
 debug_startCPUProfile debug_writeMemProfile debug_verbosity debug_resetHead debug_deleteChainSlice
 debug_insertReceipts debug_migrateReceipts debug_resyncWorldState anvil_setBalance hardhat_reset evm_mine
 evm_snapshot tenderly_setBalance parity_setMode priv_call perm_reloadPermissionsFromFile eea_sendRawTransaction
-plugins_reloadPluginConfig testing_buildBlockV1 eth_submitWork eth_submitHashrate
+plugins_reloadPluginConfig testing_buildBlockV1 debug_traceBlockFromFile eth_submitWork eth_submitHashrate
 """)
 
 GENERIC_DENIED = words("""

@@ -95,6 +95,24 @@ def test_a_hundred_megabyte_answer_passes_with_memory_bounded(tmp_path: Path) ->
     run(scenario())
 
 
+@pytest.mark.parametrize("batch", [False, True], ids=["single", "batch"])
+def test_a_large_answer_that_nobody_reads_gives_its_slot_and_its_connection_back(batch: bool, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, huge_bytes=20_000_000, count=1) as home:
+            query = {"jsonrpc": "2.0", "method": "eth_getLogs", "params": [{"address": HUGE_LOGS}]}
+            told = await ask(home.port, "/local", Caller.send, [query] if batch else query)
+            assert (told.status, told.body) == (204, None)
+            reader, writer = await asyncio.open_connection("127.0.0.1", home.port)
+            body = json.dumps({**query, "id": 1}).encode()
+            writer.write(b"POST /local HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            await reader.readexactly(100_000)
+            writer.transport.abort()  # a caller that leaves in the middle
+            await _settled(home)
+            await home.until(lambda: home.providers[0].connections_open <= 1)
+
+    run(scenario())
+
+
 def test_a_stream_that_breaks_off_cuts_the_caller_off(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with house(tmp_path, huge_bytes=20_000_000, count=1) as home:
