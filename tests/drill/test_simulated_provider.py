@@ -23,7 +23,7 @@ SEND = b'{"id":1,"method":"eth_sendRawTransaction","params":["0x02aa"]}'
 
 async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not holds():  # noqa: ASYNC110 - a test may look from outside
+        while not holds():
             await asyncio.sleep(0)
 
 
