@@ -224,6 +224,7 @@ class Method:
     cacheable: bool = False
     known: bool = True
     denied: bool = False
+    answers_hash: bool = False  # the result is a transaction's hash, so ours may stand for it
     wire: bytes = b""  # the method's name as a JSON string, ready to be sent
 
     @property

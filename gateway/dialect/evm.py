@@ -38,7 +38,6 @@ _TAGS = {
     b'"latest"': BlockRef.LATEST,
     b'"pending"': BlockRef.LATEST,
     b"null": BlockRef.LATEST,
-    b"": BlockRef.LATEST,
     b'"safe"': BlockRef.SAFE,
     b'"finalized"': BlockRef.FINALIZED,
     b'"earliest"': BlockRef.EARLIEST,

@@ -73,6 +73,7 @@ def _method(name: str, group: dict[str, Any], facts: dict[str, Any]) -> Method:
         cost=facts.get("cost", 1),
         cacheable=group.get("cacheable", False),
         denied=group.get("denied", False),
+        answers_hash=facts.get("hash", False),
         wire=json.dumps(name).encode(),
     )
 

@@ -7,7 +7,7 @@ most useful thing that is known.
 
 Always true, whatever the events: a plan ends in exactly one `Deliver` or `Fail`; no attempt is
 launched after the deadline; a call that is not repeatable is never launched again once a byte of it
-may have left; launches never exceed the policy's limit.
+may have left; no more endpoints than the policy's limit may have received a byte of it.
 The happy path does not come here: an answer to the first attempt is delivered at once
 (upstream/dispatch), which is what this machine would say; tests/policy/test_plan.py shows that.
 """
@@ -20,6 +20,8 @@ from gateway.model import Elsewhere, Outcome, ReplyKind, RequestClass, Sent, Sho
 from gateway.policy.retry import LastAttempt, RetrySettings, Verdict, may_go_elsewhere
 
 MIN_ATTEMPT_TIME = 0.005  # seconds; with less left, an attempt could only time out
+
+_UNREADABLE = (Outcome.FAILURE, Outcome.SOFT_FAILURE)  # a reply that counts so says nothing certain of the call
 
 
 # --- events -----------------------------------------------------------------------------------------
@@ -196,12 +198,10 @@ class Plan:
         """An attempt's bytes left whole, and nothing readable said what became of them."""
         return any(
             end.sent in (Sent.SENT, Sent.ANSWERED)
-            and (end.kind is None or (end.kind.counts is Outcome.FAILURE and not end.has_error_object))
+            and (end.kind is None or (end.kind.counts in _UNREADABLE and not end.has_error_object))
             for end in self.ends
         )
 
     def _may_be_pooled(self) -> bool:
         """In doubt, or refused by an error that is none of the transaction's: it may be in a pool all the same."""
-        return self._in_doubt() or any(
-            end.kind is not None and end.kind.counts in (Outcome.SOFT_FAILURE, Outcome.FAILURE) for end in self.ends
-        )
+        return self._in_doubt() or any(end.kind is not None and end.kind.counts in _UNREADABLE for end in self.ends)

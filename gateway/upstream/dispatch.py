@@ -280,12 +280,16 @@ class Dispatcher:
         if call.request_class.write:
             answer.execution = "done"
         reading = attempt.reading
-        if command.shown is Shown.TRANSACTION_HASH:
-            answer.result = b'"%b"' % (route.dialect.transaction_hash(call.params) or "").encode()
+        known = self._own_hash(route, call) if command.shown is Shown.TRANSACTION_HASH else None
+        if known is not None:
+            answer.result = b'"%b"' % known.encode()
             answer.records = records
-        elif command.shown is Shown.UPSTREAM_ERROR and reading is not None and reading.error is not None:
+        elif command.shown is not Shown.ANSWER and reading is not None and reading.error is not None:
             answer.rpc_error = self._scrub(reading.error)
             answer.records = records
+        elif command.shown is Shown.TRANSACTION_HASH:  # it is known, but this method answers with more than a hash
+            answer.error = OutcomeUnknown(_unknown(route, call), attempts=records)
+            answer.execution = "unknown"
         elif attempt.stream is not None:
             answer.stream = attempt.stream
         elif reading is not None and reading.result is not None:
@@ -293,6 +297,11 @@ class Dispatcher:
         else:
             answer.error = AttemptsFailed(_words(records, "no endpoint gave an answer"), attempts=records)
         return answer
+
+    @staticmethod
+    def _own_hash(route: Route, call: Call) -> str | None:
+        """The hash that may stand for an upstream's answer; None where the method answers with something else."""
+        return route.dialect.transaction_hash(call.params) if call.method.answers_hash else None
 
     def _fail(self, route: Route, call: Call, attempts: list[_Attempt], command: Fail) -> Answer:
         records = tuple(a.record for a in attempts)

@@ -282,12 +282,18 @@ def test_a_short_made_up_name_does_not_hide_what_the_upstream_says() -> None:
 def test_an_upstreams_own_words_beside_a_quotation_count() -> None:
     assert kind_of(-32000, 'rate limit reached for "0x1" and it\'s over') is ReplyKind.THROTTLED
     assert kind_of(-32000, "you've used your plan's monthly capacity, don't ask again") is ReplyKind.QUOTA
+    assert kind_of(-32000, "it's over the monthly capacity of your plans'") is ReplyKind.QUOTA
     assert kind_of(-32600, "'0x1' needs a key: invalid api key") is ReplyKind.KEY_REFUSED
 
 
 def test_an_outranking_status_is_believed_whatever_code_comes_with_it() -> None:
     assert kind_of(-32602, "monthly capacity limit exceeded", status=429) is ReplyKind.QUOTA
     assert kind_of(-32602, "too many requests", status=403) is ReplyKind.THROTTLED
+    assert kind_of(-32602, "apikey is on another chain", status=403) is ReplyKind.WRONG_CHAIN
+
+
+def test_a_status_alone_does_not_make_a_callers_words_the_upstreams() -> None:
+    assert kind_of(-32000, 'odd value "too many requests"', status=400) is ReplyKind.BAD_REQUEST
 
 
 @pytest.mark.parametrize("mark", ['"', "'", "`", "'\"", "\"`'"])

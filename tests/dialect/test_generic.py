@@ -224,3 +224,9 @@ def test_every_dialect_answers_every_question_of_the_protocol(name: str) -> None
     assert dialect.parse_head(b"null") is None and dialect.parse_chain_id(b"null") is None
     for family in Family:
         assert dialect.call(*dialect.probe_call(family), b"1").request_class.repeatable
+
+
+@pytest.mark.parametrize("name", ["getLatestBlockhash", "starknet_getNonce", "system_accountNextIndex", "gas_price"])
+def test_a_nonce_a_price_and_what_a_transaction_expires_by_are_highest_reads(name: str) -> None:
+    method = GENERIC.methods.get(name)
+    assert (method.request_class, method.family) == (RequestClass.HIGHEST_READ, Family.FEE)

@@ -234,7 +234,7 @@ def test_the_data_names_nothing_the_table_does_not_read(table: str) -> None:
     for group in groups(table):
         assert group.keys() <= {"class", "family", "cacheable", "denied", "methods"}
         for name, facts in group["methods"].items():
-            assert facts.keys() <= {"block", "cost"}, name
+            assert facts.keys() <= {"block", "cost", "hash"}, name
 
 
 def test_a_table_that_contradicts_itself_is_refused() -> None:

@@ -3,7 +3,7 @@
     play(
         RequestClass.BROADCAST,
         lost(0), Launch((0,), False),
-        At(9.999, nothing_left()), LookUp(),
+        At(9.999, lost(1)), LookUp(),
         LookedUp(False), Fail("outcome_unknown", Verdict.DEADLINE),
     )
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.model import ReplyKind, RequestClass, Sent
-from gateway.policy.plan import CallerGone, Command, Ended, Event, Launch, LookedUp, NothingLeft, Plan
+from gateway.policy.plan import Command, Ended, Event, Launch, LookedUp, NothingLeft, Plan
 from gateway.policy.retry import RetrySettings
 
 DEADLINE = 10.0
@@ -44,24 +44,41 @@ def lost(endpoint: int, sent: Sent = Sent.SENT) -> Ended:
 
 def play(
     request_class: RequestClass, *script: Event | At | Command, attempts: int = 3, deadline_at: float = DEADLINE
-) -> Plan:
+) -> None:
     """Play the script from a first attempt on.  Raises AssertionError with the script and where it was left."""
     plan = Plan(request_class, RetrySettings(attempts=attempts), deadline_at)
     events, commands = script[::2], script[1::2]
     if len(events) != len(commands):
         raise AssertionError("a script is pairs of an event and a command; its last event has no command")
-    lines = []
+    told = []
     for number, (step, expected) in enumerate(zip(events, commands, strict=True), 1):
         turn = step if isinstance(step, At) else At(0.0, step)  # type: ignore[arg-type]
-        lines.append(f"  {number}. {_said(turn)}")
+        told.append(f"  {number}. {_said(turn)}")
         came = plan.on(turn.event, turn.now, turn.budget)
         if came != expected:
-            lines += [f"       expected  {expected}", f"       came      {came}"]
-            raise AssertionError("\n".join([f"the plan of a {request_class.value} left its script:", *lines]))
-        lines.append(f"       {came}")
+            told += [f"       expected  {expected}", f"       came      {came}"]
+            raise AssertionError("\n".join([f"the plan of a {request_class.value} left its script:", *told]))
+        told.append(f"       {came}")
     if not plan.finished:
-        raise AssertionError("\n".join(["the script ends and the plan does not:", *lines]))
-    return plan
+        raise AssertionError("\n".join(["the script ends and the plan does not:", *told]))
+
+
+def last_word(request_class: RequestClass, kind: ReplyKind, error: bool) -> str:
+    """How a call ends when every endpoint says the same and looking up finds nothing out.
+
+    Told as the number of endpoints, `?` if the transaction was looked up, and the last word.
+    """
+    plan = Plan(request_class, RetrySettings(attempts=3), DEADLINE)
+    command: Command = Launch((), request_class.last_resort)
+    looked_up = ""
+    while not plan.finished:
+        if isinstance(command, Launch):
+            command = plan.on(answered(len(plan.ends), kind, error), 0.0, True)
+        else:
+            looked_up = "?"
+            command = plan.on(LookedUp(None), 0.0, True)
+    word = getattr(command, "reason", None) or command.shown.value  # type: ignore[union-attr]
+    return f"{len(plan.ends)}{looked_up} {word}"
 
 
 def _said(turn: At) -> str:
@@ -73,24 +90,5 @@ def _said(turn: At) -> str:
     elif isinstance(event, NothingLeft):
         words = "no endpoint is left"
     else:
-        assert isinstance(event, CallerGone)
         words = "the caller is gone"
     return f"at {turn.now:g} s, {words}" + ("" if turn.budget else ", without budget")
-
-
-def last_words(request_class: RequestClass, kind: ReplyKind, error: bool) -> str:
-    """How a call ends when every endpoint says the same: endpoints handed to, look-up or not, last word.
-
-    A route of nine endpoints, nothing to be found by looking up, and all the time in the world.
-    """
-    plan = Plan(request_class, RetrySettings(attempts=3), DEADLINE)
-    command: Command = Launch((), request_class.last_resort)
-    looked = ""
-    while not plan.finished:
-        if isinstance(command, Launch):
-            command = plan.on(answered(len(plan.ends), kind, error), 0.0, True)
-        else:
-            looked = "?"
-            command = plan.on(LookedUp(None), 0.0, True)
-    word = getattr(command, "reason", None) or command.shown.value  # type: ignore[union-attr]
-    return f"{len(plan.ends)}{looked} {word}"

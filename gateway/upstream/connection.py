@@ -1,0 +1,391 @@
+"""One upstream connection: an exchange at a time, over httptools.  Owner of httptools upstream.
+
+Always true: each exchange ends in exactly one of *answered* (a `Response`) or an error that says how far
+the request got; a connection on which anything was odd (extra bytes, bad framing, an answer nobody asked
+for) is closed and never used again.  A busy connection arms one timer per timeout, not one per request.
+Does not belong here: which connection carries what (upstream/transport), or what an answer means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections import deque
+from typing import Any, Protocol, cast
+
+import httptools
+
+from gateway.clock import Clock
+from gateway.errors import AttemptError, AttemptTimeout, BrokenReply, Cancelled, ConnectionLost
+from gateway.limits import TransportSettings
+from gateway.model import Sent
+from gateway.upstream.decoding import BodyDecoder, DecodingError
+
+MAX_HEAD_BYTES = 64 * 1024  # an answer's header section; nginx's default is 4-8 KiB, Envoy's 60 KiB
+MAX_HEAD_FIELDS = 200
+MAX_INTERIM = 8  # 1xx answers before the real one; a flood of them is an attack
+STREAM_HIGH_WATER = 512 * 1024  # reading from the upstream pauses above this
+
+
+class Owner(Protocol):
+    """What a connection asks of the pool that it belongs to."""
+
+    settings: TransportSettings
+    clock: Clock
+    open_connections: int
+
+    def give_back(self, connection: Connection) -> None:
+        """The exchange is over and the connection is sound."""
+
+    def forget(self, connection: Connection) -> None:
+        """An idle connection was closed by its peer."""
+
+
+class Response:
+    """An upstream's answer.  Either `body` is complete, or `stream` delivers it piece by piece.
+
+    A stream must be read to its end or closed; until then it holds its connection.
+    """
+
+    __slots__ = ("body", "headers", "status", "stream")
+
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, stream: BodyStream | None) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.stream = stream
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of a header; `name` in lower case."""
+        for key, value in self.headers:
+            if key.lower() == name:
+                return value
+        return None
+
+
+class BodyStream:
+    """The body of a large answer, with backpressure: the upstream is not read faster than the caller.
+
+    Iterate for the pieces.  Raises ConnectionLost, AttemptTimeout or BrokenReply in the middle when
+    the upstream breaks off; the caller must then be cut off too, never given a short body.
+    """
+
+    __slots__ = ("_connection", "_done", "_error", "_idle_timeout", "_pieces", "_size", "_waiter")
+
+    def __init__(self, connection: Connection, pieces: list[bytes], idle_timeout: float) -> None:
+        self._connection: Connection | None = connection
+        self._pieces = deque(pieces)
+        self._size = sum(map(len, pieces))
+        self._done = False
+        self._error: AttemptError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._idle_timeout = idle_timeout
+
+    def feed(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size > STREAM_HIGH_WATER and self._connection is not None:
+            self._connection.pause()
+        self._wake()
+
+    def finish(self, error: AttemptError | None) -> None:
+        if not self._done:
+            self._done = True
+            self._error = error
+            self._connection = None
+            self._wake()
+
+    def __aiter__(self) -> BodyStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._pieces:
+            if self._done:
+                if self._error is not None:
+                    raise self._error
+                raise StopAsyncIteration
+            connection = self._connection
+            if connection is not None:
+                connection.resume(self._idle_timeout)
+            self._waiter = connection.loop.create_future() if connection is not None else None
+            if self._waiter is not None:
+                await self._waiter
+        piece = self._pieces.popleft()
+        self._size -= len(piece)
+        return piece
+
+    def close(self) -> None:
+        """Give up the rest; the connection is closed, because its bytes are still coming."""
+        connection, self._connection = self._connection, None
+        if connection is not None and not self._done:
+            connection.give_up()
+        self._done = True
+        self._pieces.clear()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Connection(asyncio.Protocol):
+    """One connection to one endpoint, carrying one exchange at a time."""
+
+    __slots__ = (
+        "_decoder", "_future", "_head_bytes", "_headers", "_interim", "_keep_alive", "_messages", "_parser", "_pieces",
+        "_pool", "_size", "_stream", "_timer", "_timer_at", "_until_close", "closed", "deadline_at", "idle_since",
+        "keep_idle_for", "loop", "status", "transport",
+    )  # fmt: skip
+
+    def __init__(self, pool: Owner, loop: asyncio.AbstractEventLoop) -> None:
+        self._pool = pool
+        self.loop = loop
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._future: asyncio.Future[Response] | None = None
+        self._stream: BodyStream | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self.deadline_at = 0.0
+        self.idle_since = 0.0
+        self.keep_idle_for = pool.settings.keep_idle_for
+        self.closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Reset everything that belongs to one exchange."""
+        self.status = 0
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._interim = 0
+        self._messages = 0  # complete final answers seen in this exchange; more than one is an anomaly
+        self._keep_alive = False
+        self._until_close = False
+        self._decoder: BodyDecoder | None = None
+
+    # --- the exchange -----------------------------------------------------------------------------
+
+    def exchange(self, request: bytes, deadline_at: float) -> asyncio.Future[Response]:
+        """Send `request` and return the future answer.  `deadline_at` is an instant of the pool's clock.
+
+        One timer per connection is moved along lazily, so a busy connection arms it once per
+        timeout, not once per request.
+        """
+        self._begin()
+        self.deadline_at = deadline_at
+        if self._timer is None or deadline_at < self._timer_at:
+            self._arm(deadline_at)
+        future = self._future = self.loop.create_future()
+        self.transport.write(request)
+        return future
+
+    def _arm(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self.loop.call_later(max(0.0, at - self._pool.clock()), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._future is None and self._stream is None:
+            return  # idle: the next exchange arms it
+        now = self._pool.clock()
+        if now + 0.001 < self.deadline_at:
+            self._arm(self.deadline_at)
+            return
+        self._fail(AttemptTimeout("no complete answer in time", sent=self.sent_so_far()))
+
+    def sent_so_far(self) -> Sent:
+        """How much of the request has left, judged by what is still in our own write buffer."""
+        if self.closed:
+            return Sent.SENT  # the buffer is gone with the transport: assume the worst
+        waiting = self.transport.get_write_buffer_size()
+        if waiting == 0:
+            return Sent.SENT
+        return Sent.PARTLY
+
+    def pause(self) -> None:
+        if not self.closed:
+            self.transport.pause_reading()
+
+    def resume(self, idle_timeout: float) -> None:
+        """The reader of a stream waits for more: allow `idle_timeout` seconds of silence."""
+        self.deadline_at = self._pool.clock() + idle_timeout
+        if self._timer is None or self.deadline_at < self._timer_at:
+            self._arm(self.deadline_at)
+        if not self.closed:
+            self.transport.resume_reading()
+
+    def give_up(self) -> None:
+        """End the exchange without an answer (caller gone, deadline, hedged away) and close."""
+        self._fail(Cancelled("given up", sent=self.sent_so_far()))
+
+    def close(self) -> None:
+        self._cancel_timer()
+        if not self.closed:
+            self.closed = True
+            self.transport.abort()
+
+    def is_silent(self) -> bool:
+        """False when the peer has closed, or sent bytes nobody asked for, and the loop has not said so yet."""
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
+
+    # --- asyncio.Protocol -------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._pool.open_connections += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._pool.open_connections -= 1
+        self._cancel_timer()
+        self._parser = None  # it refers back to us
+        if self._future is None and self._stream is None:
+            self._pool.forget(self)
+            return
+        if self._until_close and exc is None and self._messages == 0 and self._interim == 0:
+            self._messages = 1  # no length was announced: the close is the end of the body
+            self._complete()
+            return
+        where = "inside the answer" if self.status else "before answering"
+        self._fail(ConnectionLost(f"connection closed {where}", sent=Sent.SENT))
+
+    def data_received(self, data: bytes) -> None:
+        if self._future is None and self._stream is None:
+            self._pool.forget(self)  # bytes nobody asked for: never reuse
+            self.close()
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:  # one of our own limits
+            self._fail(BrokenReply(shorten(error.__context__ or error)))
+            return
+        except httptools.HttpParserError as error:
+            self._fail(BrokenReply(f"answer breaks HTTP framing: {shorten(error)}"))
+            return
+        except httptools.HttpParserUpgrade:
+            self._fail(BrokenReply("unexpected protocol switch"))
+            return
+        if self._messages:
+            if self._messages > 1:
+                self._fail(BrokenReply("more than one answer to one request"))
+            else:
+                self._complete()
+        elif self._size > self._pool.settings.answer_buffer and self._future is not None:
+            self._begin_stream()
+
+    # --- httptools callbacks ----------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._messages:
+            self._messages += 1
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value) + 4
+        self._headers.append((name, value))
+        if self._head_bytes > MAX_HEAD_BYTES or len(self._headers) > MAX_HEAD_FIELDS:
+            raise DecodingError("answer's header section is too large")
+
+    def on_headers_complete(self) -> None:
+        self.status = status = self._parser.get_status_code()
+        if status < 200:
+            return
+        framed = False
+        for name, value in self._headers:
+            size = len(name)
+            if size == 16 and name.lower() == b"content-encoding" and value.lower() != b"identity":
+                self._decoder = BodyDecoder(value, self._pool.settings.answer_limit)
+            elif (size == 14 and name.lower() == b"content-length") or (
+                size == 17 and name.lower() == b"transfer-encoding"
+            ):
+                framed = True
+            elif size == 10 and name.lower() == b"keep-alive":
+                self.keep_idle_for = min(self.keep_idle_for, _keep_alive_seconds(value))
+        self._until_close = not framed and status not in (204, 304)
+
+    def on_body(self, piece: bytes) -> None:
+        if self._decoder is not None:
+            piece = self._decoder.feed(piece)
+        self._size += len(piece)
+        if self._size > self._pool.settings.answer_limit:
+            raise DecodingError("answer is larger than answer_limit")
+        if self._stream is not None:
+            self._stream.feed(piece)
+        else:
+            self._pieces.append(piece)
+
+    def on_message_complete(self) -> None:
+        if self.status < 200:
+            self._interim += 1
+            if self._interim > MAX_INTERIM or self.status == 101:
+                raise DecodingError("too many interim answers")
+            self._headers = []
+            self.status = 0
+            return
+        self._keep_alive = self._parser.should_keep_alive()
+        if self._messages == 0:
+            self._messages = 1
+
+    # --- endings ----------------------------------------------------------------------------------
+
+    def _begin_stream(self) -> None:
+        future, self._future = self._future, None
+        stream = self._stream = BodyStream(self, self._pieces, self._pool.settings.stream_idle_timeout)
+        self._pieces = []
+        if future is not None and not future.done():
+            self.transport.pause_reading()
+            future.set_result(Response(self.status, self._headers, b"", stream))
+
+    def _complete(self) -> None:
+        future, stream = self._future, self._stream
+        self._future = self._stream = None
+        if self._decoder is not None and not self._decoder.finished:
+            error = BrokenReply("compressed answer is cut short")
+            self._end(future, stream, error)
+            self.close()
+            return
+        if self._keep_alive and not self.closed:
+            self._pool.give_back(self)
+        else:
+            self.close()
+        if stream is not None:
+            stream.finish(None)
+        elif future is not None and not future.done():
+            pieces = self._pieces
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            future.set_result(Response(self.status, self._headers, body, None))
+
+    def _fail(self, error: AttemptError) -> None:
+        future, stream = self._future, self._stream
+        self._future = self._stream = None
+        self.close()
+        self._end(future, stream, error)
+
+    @staticmethod
+    def _end(future: asyncio.Future[Response] | None, stream: BodyStream | None, error: AttemptError) -> None:
+        if stream is not None:
+            stream.finish(error)
+        if future is not None and not future.done():
+            future.set_exception(error)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _keep_alive_seconds(value: bytes) -> float:
+    """`Keep-Alive: timeout=5` minus a second, so that we close before the server does."""
+    for part in value.split(b","):
+        name, _, seconds = part.strip().partition(b"=")
+        if name.lower() == b"timeout" and seconds.isdigit():
+            return max(0.5, int(seconds) - 1.0)
+    return float("inf")
+
+
+def shorten(error: Any) -> str:
+    return str(error)[:120]
