@@ -21,9 +21,8 @@ from gateway.model import Endpoint, Reason
 
 NEVER = float("inf")
 
-_NOT_EVEN_IN_NEED = frozenset(
-    {Reason.DRAINED, Reason.WRONG_CHAIN, Reason.UNVERIFIED, Reason.UNSUPPORTED, Reason.NOT_PRIVATE}
-)
+# Reasons that hold even when nothing else is left: the last resort skips them.
+NEVER_USED = frozenset({Reason.DRAINED, Reason.WRONG_CHAIN, Reason.UNVERIFIED, Reason.UNSUPPORTED, Reason.NOT_PRIVATE})
 _NEED_ORDER = {
     Reason.NO_SLOT: 0,
     Reason.PROBING: 1,
@@ -102,7 +101,7 @@ def rank(candidates: Sequence[Candidate], now: float) -> Ranking:
     behind = tuple(i for i in fit if candidates[i].endpoint.tier != best)
     refused = tuple((i, c.refused, c.until) for i, c in enumerate(candidates) if c.refused is not None)
     need = sorted(
-        (i for i, reason, _ in refused if reason not in _NOT_EVEN_IN_NEED),
+        (i for i, reason, _ in refused if reason not in NEVER_USED),
         key=lambda i: (
             _NEED_ORDER.get(candidates[i].refused or Reason.EXCLUDED, 9),
             candidates[i].since,  # broken for the longest: the likeliest to be back

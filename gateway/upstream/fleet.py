@@ -22,7 +22,7 @@ from gateway.policy.budget import TokenBucket
 from gateway.policy.holds import GrowingHold, HoldSettings
 from gateway.policy.load import PeakEwma
 from gateway.policy.retry import RetrySettings
-from gateway.policy.selection import NEVER, Candidate, Ranking, SelectionSettings, pick, rank, successor
+from gateway.policy.selection import NEVER, NEVER_USED, Candidate, Ranking, SelectionSettings, pick, rank, successor
 from gateway.telemetry.tallies import AttemptStats, LatencyHistogram, SeriesBudget
 
 Tallies = Callable[[str, str, Family], AttemptStats]
@@ -238,7 +238,7 @@ class Pool:
         for state in self.states:
             candidate = self._candidate(state, method.family, now)
             until = absent.get(state.position, 0.0)
-            if candidate.refused is None and now < until:
+            if now < until and candidate.refused not in NEVER_USED:  # not even in need: it would say the same
                 candidate = Candidate(state.endpoint, Reason.UNSUPPORTED, until)
             candidates.append(candidate)
         return rank(candidates, now)

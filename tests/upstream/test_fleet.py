@@ -361,7 +361,6 @@ def test_when_all_lack_a_method_nobody_is_asked_and_the_pool_knows_it() -> None:
     assert not pool.all_lack(STATE, clock.now)
 
 
-@pytest.mark.xfail(strict=True, reason="Pool.ranking_for keeps only the first refusal, and a broken one may be forced")
 @pytest.mark.parametrize("kind", [ReplyKind.THROTTLED, ReplyKind.QUOTA])
 def test_an_unsupported_method_is_not_forced_on_an_endpoint_that_is_out_for_another_reason(kind: ReplyKind) -> None:
     pool, clock = pool_and_clock(1)
