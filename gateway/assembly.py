@@ -100,6 +100,7 @@ class Gateway:
             await self._start_simulated(settings)
             table = self._adopt(settings)
             await self._prober.verify_all(VERIFY_AT_START)
+            self._warn_of_absent()
             self._rpc = RpcEdge(table, Dispatcher(monotonic, self._redactor.scrub_bytes), monotonic, self._observer)
             public = self._listener(PublicApp(self._rpc, public_pages(self)))
             token = settings.operations.token
@@ -231,6 +232,17 @@ class Gateway:
             )
         if specs:
             self.simulated = await self._stack.enter_async_context(run_providers(specs, clock=monotonic))
+
+    def _warn_of_absent(self) -> None:
+        """Starting without an endpoint is fine; not hearing of it is not."""
+        for route in self.routes:
+            for state in route.pool.states:
+                if not state.verified:
+                    logger.warning(
+                        "endpoint %s of route %s has not answered; it is asked again every second",
+                        state.endpoint.id,
+                        route.name,
+                    )
 
     def _listener(self, app: Any) -> Listener:
         return Listener(app, self.settings.limits, report=self._report, count_refusal=self._observer.rejected)

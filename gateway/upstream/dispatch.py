@@ -311,9 +311,11 @@ class Dispatcher:
             error = MethodUnsupported(f"no endpoint of {route.name} offers {call.method.label}", attempts=records)
         elif command.reason == "no_endpoint":
             error = NoEndpoint(
-                f"no endpoint of {route.name} may have this call now; nothing was sent",
-                attempts=records, retry_after=command.retry_after,
-            )  # fmt: skip
+                f"no endpoint of {route.name} may have this call now ({_refusals(route, call, self._clock())}); "
+                "nothing was sent",
+                attempts=records,
+                retry_after=command.retry_after,
+            )
         elif command.reason == "deadline_passed":
             error = DeadlinePassed(_words(records, "the deadline passed"), attempts=records)
         elif command.reason == "outcome_unknown":
@@ -334,6 +336,12 @@ def _words(records: tuple[AttemptRecord, ...], opening: str) -> str:
         return opening
     tries = ", ".join(f"{r.endpoint}: {r.ended}" for r in records)
     return f"{opening} ({tries})"
+
+
+def _refusals(route: Route, call: Call, now: float) -> str:
+    """Why each endpoint may not have it; healthy ones were busy or have had it."""
+    refused = {i: reason.value for i, reason, _ in route.pool.ranking_for(call.method, now).refused}
+    return ", ".join(f"{e.id}: {refused.get(i, 'no_slot')}" for i, e in enumerate(route.pool.endpoints))
 
 
 def _unknown(route: Route, call: Call) -> str:

@@ -15,6 +15,7 @@ from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.redaction import Redactor, encodings
 from tests.scenarios.caller import Caller, ask, many
 from tests.scenarios.house import House, house, run
+from tests.telemetry.collector import Collector, attributes
 
 TOKEN = "a-token-for-tests-only"
 
@@ -235,3 +236,34 @@ async def _all_failures(home: House) -> list[str]:
 def test_a_providers_error_text_that_repeats_our_key_is_scrubbed() -> None:
     redactor = Redactor(["topsecretkey-12345"])
     assert b"topsecret" not in redactor.scrub_bytes(b'{"code":-32000,"message":"bad key topsecretkey-12345"}')
+
+
+def test_a_failover_is_traced_with_a_span_for_each_attempt_under_the_callers_trace(tmp_path: Path) -> None:
+    collector = Collector()
+    extra = f"telemetry: {{traces: {{endpoint: '{collector.url}', sample: 0, export_every: 50ms, propagate: true}}}}"
+    trace = "0af7651916cd43dd8448eb211c80319c"
+
+    async def scenario() -> None:
+        async with house(tmp_path, extra=extra) as home:
+            for provider in home.providers:
+                provider.script.set(Fault.STATUS_503, last=1, methods=["eth_blockNumber"])
+            head = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+            async with Caller(home.port, "/local", head) as caller:
+                told = await caller.call("eth_blockNumber")
+            assert told.headers["x-seawall-attempts"] == "3"
+            await home.until(lambda: len(collector.spans) >= 4)
+            assert all(trace.encode() in provider.last_head for provider in home.providers), (
+                "the trace goes on upstream"
+            )
+
+    try:
+        run(scenario())
+    finally:
+        collector.close()
+    server, *attempts = sorted(collector.spans, key=lambda span: span.kind)
+    assert server.trace_id.hex() == trace
+    assert server.parent_span_id.hex() == "b7ad6b7169203331"
+    assert {span.parent_span_id for span in attempts} == {server.span_id}
+    ends = sorted(str(attributes(span)["seawall.ended"]) for span in attempts)
+    assert ends == ["server_fault"] * 3
+    assert len({span.span_id for span in attempts}) == 3
