@@ -18,7 +18,8 @@ import msgspec
 from gateway.errors import CallTooLarge, GatewayError, MalformedCall, MalformedJson, error_data
 
 EMPTY = msgspec.Raw(b"")
-_STRUCTURE = bytes(set(range(256)) - set(b"[]{}"))
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _ID_AHEAD = re.compile(rb'\s*\{(?:\s*"(?:jsonrpc|id)"\s*:\s*(?:"[^"\\]*"|\d+)\s*,)*?\s*"id"\s*:\s*(\d+)\s*,')
 _RESULT_AHEAD = re.compile(rb'\s*\{(?:\s*"(?:jsonrpc|id)"\s*:\s*(?:"[^"\\]*"|\d+|null)\s*,)*\s*"result"\s*:')
 _ID_BEHIND = re.compile(rb',\s*"id"\s*:\s*(\d+)\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
@@ -150,9 +151,9 @@ def exceeds_depth(body: bytes, max_depth: int) -> bool:
         return False
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    shape = b"".join(body.split(b'"')[::2]).translate(None, _STRUCTURE)
+    shape = b"".join(body.split(b'"')[::2]).translate(_ONE_KIND, _NO_BRACKETS)
     for _ in range(max_depth):
-        shape = shape.replace(b"[]", b"").replace(b"{}", b"")
+        shape = shape.replace(b"[]", b"")
         if not shape:
             return False
     return True
