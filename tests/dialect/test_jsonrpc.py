@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 
 import pytest
 from hypothesis import example, given, settings
@@ -112,14 +114,10 @@ def test_a_bad_item_of_a_batch_is_an_error_in_its_place() -> None:
 @example(b"[[[[" * 400)
 @settings(max_examples=500, deadline=None)
 def test_no_bytes_do_more_than_be_refused(body: bytes) -> None:
-    try:
+    with contextlib.suppress(MalformedJson, MalformedCall, CallTooLarge):
         decode(body, 10, 16)
-    except (MalformedJson, MalformedCall, CallTooLarge):
-        pass
-    try:
+    with contextlib.suppress(BadReply):
         read_reply(body, 1)
-    except BadReply:
-        pass
     read_error(body)
 
 
@@ -210,15 +208,9 @@ def test_a_streamed_answer_gets_the_callers_id_however_it_is_cut(
         out, rest = out + names.piece(rest[:cut]), rest[cut:]
     out += names.piece(rest) + names.end()
     assert StreamedId.is_result(body[:4096])
-    assert (
-        out.replace(b" ", b"")
-        == body.replace(b'"id":5', b'"id":%b' % caller_id, 1)
-        .replace(b'"id": 5', b'"id":%b' % caller_id)
-        .replace(b'"id" : 5', b'"id":%b' % caller_id)
-        .replace(b" ", b"")
-        or json.loads(out.replace(caller_id, b'"X"', 1) if caller_id == b"1e400" else out)["result"]
-        == json.loads(body)["result"]
-    )
+    assert out.count(RESULT) == 1
+    envelope = re.sub(rb"\s", b"", out.replace(RESULT, b"0"))
+    assert envelope == re.sub(rb"\s", b"", shape.replace(b"%b", b"0")).replace(b'"id":5', b'"id":%b' % caller_id)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
