@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from gateway import errors
+from gateway.edge import server
 from gateway.errors import (
     AttemptError,
     CallerError,
@@ -20,6 +23,7 @@ from gateway.errors import (
 )
 from gateway.model import AttemptRecord, Outcome, Sent
 
+HOUSE = Path(errors.__file__).parent
 MISREAD = {-1, -32005, -32603, -32007, 429}  # common clients repeat these, or take them for a full quota
 SECRET = "https://mainnet.example.org/v3/0123456789abcdef"
 
@@ -44,6 +48,11 @@ RouteRefused       403  -32096  route_refused
 Unauthorized       401  -32096  unauthorized
 UnknownHost        421  -32600  unknown_host
 UnknownRoute       404  -32097  unknown_route
+BadHttp            400  -32600  bad_http
+HeadTooLarge       431  -32600  head_too_large
+TargetTooLong      414  -32600  target_too_long
+TooManyConnections 503  -32600  too_many_connections
+TooSlow            408  -32600  too_slow
 AttemptTimeout     504  -32091  attempt_timeout
 BrokenReply        502  -32091  broken_reply
 Cancelled          502  -32091  cancelled
@@ -84,7 +93,7 @@ def test_whose_fault_it_is_shows_in_the_status(error: type[GatewayError]) -> Non
     """A failure that is not the caller's is never a 4xx: libraries take those for final."""
     if issubclass(error, CallerError):
         assert Fault.CALLER is error.fault
-        assert 400 <= error.http_status < 500
+        assert 400 <= error.http_status < 500 or error is server.TooManyConnections, "503: come again later"
     else:
         assert Fault.CALLER is not error.fault
         assert 500 <= error.http_status < 600
@@ -103,9 +112,16 @@ def test_every_failed_attempt_says_how_far_it_got_and_how_it_counts(error: type[
     assert error.counts is (Outcome.IGNORED if error is errors.Cancelled else Outcome.FAILURE)
 
 
-def test_every_error_of_the_module_hangs_in_the_tree() -> None:
-    exceptions = {v for v in vars(errors).values() if isinstance(v, type) and issubclass(v, Exception)}
-    assert exceptions == set(TREE)
+def test_errors_are_made_in_the_one_file_and_at_the_listeners_door_only() -> None:
+    names = {error.__name__ for error in TREE}
+    found = {
+        (str(path.relative_to(HOUSE)), node.name)
+        for path in HOUSE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and names & {node.name, *map(ast.unparse, node.bases)}
+    }
+    assert {name for _, name in found} == names, "an error that this table does not see"
+    assert {path for path, _ in found} == {"errors.py", "edge/server.py"}
 
 
 @pytest.mark.parametrize("error", [e for e in LEAVES if issubclass(e, Exhausted)], ids=lambda error: error.__name__)

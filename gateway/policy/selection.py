@@ -23,6 +23,7 @@ NEVER = float("inf")
 
 # Reasons that hold even when nothing else is left: the last resort skips them.
 NEVER_USED = frozenset({Reason.DRAINED, Reason.WRONG_CHAIN, Reason.UNVERIFIED, Reason.UNSUPPORTED, Reason.NOT_PRIVATE})
+_OF_BREAKERS = (Reason.PROBING, Reason.BREAKER_OPEN)
 _NEED_ORDER = {
     Reason.NO_SLOT: 0,
     Reason.PROBING: 1,
@@ -104,7 +105,8 @@ def rank(candidates: Sequence[Candidate], now: float) -> Ranking:
         (i for i, reason, _ in refused if reason not in NEVER_USED),
         key=lambda i: (
             _NEED_ORDER.get(candidates[i].refused or Reason.EXCLUDED, 9),
-            candidates[i].since,  # broken for the longest: the likeliest to be back
+            # broken for the longest: the likeliest to be back
+            candidates[i].since if candidates[i].refused in _OF_BREAKERS else 0.0,
             candidates[i].endpoint.tier,
             candidates[i].until,
         ),

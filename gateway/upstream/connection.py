@@ -25,6 +25,7 @@ MAX_HEAD_BYTES = 64 * 1024  # an answer's header section; nginx's default is 4-8
 MAX_HEAD_FIELDS = 200
 MAX_INTERIM = 8  # 1xx answers before the real one; a flood of them is an attack
 STREAM_HIGH_WATER = 512 * 1024  # reading from the upstream pauses above this
+READER_PATIENCE = 600.0  # seconds in which the reader of a stream may ask for nothing; the edge is stricter
 
 
 class Owner(Protocol):
@@ -105,11 +106,14 @@ class BodyStream:
                     raise self._error
                 raise StopAsyncIteration
             connection = self._connection
-            if connection is not None:
-                connection.resume(self._idle_timeout)
-            self._waiter = connection.loop.create_future() if connection is not None else None
-            if self._waiter is not None:
+            assert connection is not None
+            connection.resume(self._idle_timeout)
+            self._waiter = connection.loop.create_future()
+            try:
                 await self._waiter
+            except asyncio.CancelledError:
+                self.close()
+                raise
         piece = self._pieces.popleft()
         self._size -= len(piece)
         return piece
@@ -119,8 +123,15 @@ class BodyStream:
         connection, self._connection = self._connection, None
         if connection is not None and not self._done:
             connection.give_up()
+        if self._pieces and self._error is None:  # who reads on must not take the rest for nothing
+            self._error = Cancelled("given up", sent=Sent.ANSWERED)
         self._done = True
         self._pieces.clear()
+
+    @property
+    def waiting(self) -> bool:
+        """Somebody waits for the next piece."""
+        return self._waiter is not None and not self._waiter.done()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -131,9 +142,9 @@ class Connection(asyncio.Protocol):
     """One connection to one endpoint, carrying one exchange at a time."""
 
     __slots__ = (
-        "_decoder", "_future", "_head_bytes", "_headers", "_interim", "_keep_alive", "_messages", "_parser", "_pieces",
-        "_pool", "_size", "_stream", "_timer", "_timer_at", "_until_close", "closed", "deadline_at", "idle_since",
-        "keep_idle_for", "loop", "status", "transport",
+        "_decoder", "_future", "_head_bytes", "_headers", "_interim", "_keep_alive", "_messages", "_overhead",
+        "_parser", "_pieces", "_pool", "_size", "_stream", "_timer", "_timer_at", "_unread_until", "_until_close",
+        "closed", "deadline_at", "idle_since", "keep_idle_for", "loop", "status", "transport",
     )  # fmt: skip
 
     def __init__(self, pool: Owner, loop: asyncio.AbstractEventLoop) -> None:
@@ -156,6 +167,8 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
+        self._overhead = 0  # bytes that came in segments without a byte of the body
+        self._unread_until = 0.0
         self._pieces: list[bytes] = []
         self._size = 0
         self._interim = 0
@@ -194,6 +207,13 @@ class Connection(asyncio.Protocol):
         if now + 0.001 < self.deadline_at:
             self._arm(self.deadline_at)
             return
+        if self._stream is not None and not self._stream.waiting:  # it is not the upstream that keeps us waiting
+            self._unread_until = self._unread_until or now + READER_PATIENCE
+            if now < self._unread_until:
+                self._arm(self._unread_until)
+            else:
+                self._fail(Cancelled("nobody reads the answer", sent=Sent.SENT))
+            return
         self._fail(AttemptTimeout("no complete answer in time", sent=self.sent_so_far()))
 
     def sent_so_far(self) -> Sent:
@@ -211,6 +231,7 @@ class Connection(asyncio.Protocol):
 
     def resume(self, idle_timeout: float) -> None:
         """The reader of a stream waits for more: allow `idle_timeout` seconds of silence."""
+        self._unread_until = 0.0
         self.deadline_at = self._pool.clock() + idle_timeout
         if self._timer is None or self.deadline_at < self._timer_at:
             self._arm(self.deadline_at)
@@ -220,6 +241,15 @@ class Connection(asyncio.Protocol):
     def give_up(self) -> None:
         """End the exchange without an answer (caller gone, deadline, hedged away) and close."""
         self._fail(Cancelled("given up", sent=self.sent_so_far()))
+
+    def abandon(self, future: asyncio.Future[Response]) -> None:
+        """Whoever waited for `future` has gone.  The connection may already serve somebody else: leave that alone."""
+        if self._future is future:
+            self.give_up()
+        elif future.done() and not future.cancelled() and future.exception() is None:
+            stream = future.result().stream
+            if stream is not None:
+                stream.close()
 
     def close(self) -> None:
         self._cancel_timer()
@@ -247,7 +277,7 @@ class Connection(asyncio.Protocol):
         if self._future is None and self._stream is None:
             self._pool.forget(self)
             return
-        if self._until_close and exc is None and self._messages == 0 and self._interim == 0:
+        if self._until_close and exc is None and self._messages == 0:
             self._messages = 1  # no length was announced: the close is the end of the body
             self._complete()
             return
@@ -259,6 +289,7 @@ class Connection(asyncio.Protocol):
             self._pool.forget(self)  # bytes nobody asked for: never reuse
             self.close()
             return
+        size = self._size
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:  # one of our own limits
@@ -275,6 +306,10 @@ class Connection(asyncio.Protocol):
                 self._fail(BrokenReply("more than one answer to one request"))
             else:
                 self._complete()
+        elif self._size == size:  # a head, chunk extensions or a trailer that does not end
+            self._overhead += len(data)
+            if self._overhead > MAX_HEAD_BYTES:
+                self._fail(BrokenReply("answer's header section is too large"))
         elif self._size > self._pool.settings.answer_buffer and self._future is not None:
             self._begin_stream()
 
@@ -293,6 +328,8 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self.status = status = self._parser.get_status_code()
         if status < 200:
+            if status < 100:
+                raise DecodingError("answer has no valid status")
             return
         framed = False
         for name, value in self._headers:
@@ -302,6 +339,8 @@ class Connection(asyncio.Protocol):
             elif (size == 14 and name.lower() == b"content-length") or (
                 size == 17 and name.lower() == b"transfer-encoding"
             ):
+                if framed:
+                    raise DecodingError("answer is framed twice")
                 framed = True
             elif size == 10 and name.lower() == b"keep-alive":
                 self.keep_idle_for = min(self.keep_idle_for, _keep_alive_seconds(value))
@@ -334,11 +373,13 @@ class Connection(asyncio.Protocol):
 
     def _begin_stream(self) -> None:
         future, self._future = self._future, None
+        if future is None or future.done():
+            self.close()  # given up in this very moment: nobody would ever read it
+            return
         stream = self._stream = BodyStream(self, self._pieces, self._pool.settings.stream_idle_timeout)
         self._pieces = []
-        if future is not None and not future.done():
-            self.transport.pause_reading()
-            future.set_result(Response(self.status, self._headers, b"", stream))
+        self.transport.pause_reading()
+        future.set_result(Response(self.status, self._headers, b"", stream))
 
     def _complete(self) -> None:
         future, stream = self._future, self._stream
@@ -348,7 +389,9 @@ class Connection(asyncio.Protocol):
             self._end(future, stream, error)
             self.close()
             return
-        if self._keep_alive and not self.closed:
+        if self._keep_alive and not self.closed and not self.transport.get_write_buffer_size():
+            if stream is not None:
+                self.transport.resume_reading()  # its last pieces may have paused it
             self._pool.give_back(self)
         else:
             self.close()

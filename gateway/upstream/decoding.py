@@ -39,12 +39,14 @@ class BodyDecoder:
         self._out += len(decoded)
         if self._zlib.unconsumed_tail:
             raise DecodingError("compressed answer decodes to more than it may")
+        if self._zlib.unused_data:
+            raise DecodingError("compressed answer has something behind its end")
         return decoded
 
     @property
     def finished(self) -> bool:
-        """True when the compressed stream came to its own end."""
-        return self._zlib.eof
+        """True when the compressed stream came to its own end; an empty answer is empty whatever it is called."""
+        return self._zlib.eof or not self._in
 
 
 class BodyLimits:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import httpx2
 
 from gateway.clock import Clock
 from gateway.errors import (
+    AttemptError,
     AttemptTimeout,
     BrokenReply,
+    Cancelled,
     ConnectFailed,
     ConnectionLost,
     ConnectTimeout,
@@ -24,7 +27,10 @@ from gateway.errors import (
 )
 from gateway.limits import TransportSettings
 from gateway.model import Sent
+from gateway.upstream.connection import MAX_HEAD_BYTES, MAX_HEAD_FIELDS
 from gateway.upstream.decoding import BodyDecoder, BodyLimits, DecodingError
+
+VERSIONS = (b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2")
 
 
 class Httpx2Reply:
@@ -55,25 +61,34 @@ class Httpx2Stream:
         self._pieces = pieces
         self._first = first
         self._idle_timeout = idle_timeout
+        self._closed = False
         self._closing: asyncio.Task[None] | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self._first
+        first, self._first = self._first, b""
+        if first and not self._closed:
+            yield first
         while True:
+            if self._closed:
+                raise Cancelled("given up", sent=Sent.ANSWERED)
             try:
                 async with asyncio.timeout(self._idle_timeout):
                     piece = await anext(self._pieces)
             except StopAsyncIteration:
                 return
             except TimeoutError:
-                raise AttemptTimeout("the answer stopped coming", sent=Sent.ANSWERED) from None
+                self.close()
+                raise AttemptTimeout("the answer stopped coming", sent=Sent.SENT) from None
+            except DecodingError as error:
+                self.close()
+                raise BrokenReply(str(error)) from None
             except httpx2.HTTPError as error:
-                raise ConnectionLost(
-                    f"connection lost inside the answer: {type(error).__name__}", sent=Sent.SENT
-                ) from None
+                self.close()
+                raise _told(error, Sent.SENT) from None
             yield piece
 
     def close(self) -> None:
+        self._closed = True
         if not self._response.is_closed and self._closing is None:
             self._closing = asyncio.ensure_future(self._response.aclose())
 
@@ -93,6 +108,9 @@ class Httpx2Engine:
         tls: ssl.SSLContext | None,
     ) -> None:
         self._url = url
+        parts = urlsplit(url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._target = target.encode("latin-1")  # httpx2 would resolve dots and escape what it finds odd
         self._settings = settings
         self._clock = clock
         limits = httpx2.Limits(
@@ -113,10 +131,13 @@ class Httpx2Engine:
     async def send(
         self, body: bytes, deadline_at: float, extra_head: bytes = b"", *, careful: bool = False
     ) -> Httpx2Reply:
+        if self._clock() >= deadline_at:
+            raise Cancelled("no time was left", sent=Sent.NOT_SENT)
         headers = dict(line.split(": ", 1) for line in extra_head.decode("ascii").split("\r\n") if line)
         request = self._client.build_request("POST", self._url, content=body, headers=headers)
         progress = _Progress()
         request.extensions["trace"] = progress.note
+        request.extensions["target"] = self._target
         response: httpx2.Response | None = None
         try:
             async with asyncio.timeout(max(0.0, deadline_at - self._clock())):
@@ -141,17 +162,14 @@ class Httpx2Engine:
             raise BrokenReply(str(error)) from None
         except httpx2.RemoteProtocolError as error:
             await _close(response)
-            if response is None and "disconnected" in str(error).lower():
-                raise ConnectionLost("connection closed before answering", sent=progress.sent) from None
-            raise BrokenReply("answer breaks HTTP framing") from None
+            raise _told(error, progress.sent) from None
         except httpx2.HTTPError as error:
             await _close(response)
-            if progress.sent is Sent.NOT_SENT:
-                raise ConnectFailed(f"connection failed: {type(error).__name__}") from None
-            raise ConnectionLost(f"connection lost: {type(error).__name__}", sent=progress.sent) from None
+            raise _told(error, progress.sent) from None
 
     async def _read(self, response: httpx2.Response) -> Httpx2Reply:
         headers = [(name.lower(), value) for name, value in response.headers.raw]
+        _check_head(headers, response.extensions.get("http_version"))
         pieces = self._decoded(response)
         held = b""
         async for piece in pieces:
@@ -189,12 +207,39 @@ class _Progress:
 
     def __init__(self) -> None:
         self.sent = Sent.NOT_SENT
+        self._tunnel = False
 
     async def note(self, event: str, info: dict[str, object]) -> None:
         if event.endswith("send_request_headers.started"):
-            self.sent = Sent.PARTLY
+            self._tunnel = getattr(info.get("request"), "method", b"") == b"CONNECT"  # nothing of ours: to the proxy
+            if not self._tunnel:
+                self.sent = Sent.PARTLY
+        elif self._tunnel:
+            return
         elif event.endswith("send_request_body.complete"):
             self.sent = Sent.SENT
+
+
+def _check_head(headers: list[tuple[bytes, bytes]], version: object) -> None:
+    """Refuse what the first engine refuses too and h11 lets pass.  Raises DecodingError."""
+    if version is not None and version not in VERSIONS:
+        raise DecodingError("answer has an unknown HTTP version")
+    if len(headers) > MAX_HEAD_FIELDS or sum(len(n) + len(v) + 4 for n, v in headers) > MAX_HEAD_BYTES:
+        raise DecodingError("answer's header section is too large")
+    if sum(name in (b"content-length", b"transfer-encoding") for name, _ in headers) > 1:
+        raise DecodingError("answer is framed twice")
+
+
+def _told(error: httpx2.HTTPError, sent: Sent) -> AttemptError:
+    """What httpx2 says of a broken exchange, in our words."""
+    if sent is Sent.NOT_SENT:
+        return ConnectFailed(f"connection failed: {type(error).__name__}")
+    if not isinstance(error, httpx2.RemoteProtocolError):
+        return ConnectionLost(f"connection lost: {type(error).__name__}", sent=sent)
+    text = str(error).lower()
+    if "disconnected" in text or "peer closed" in text:
+        return ConnectionLost("connection closed before or inside the answer", sent=sent)
+    return BrokenReply("answer breaks HTTP framing")
 
 
 def _is_tls(error: BaseException | None) -> bool:

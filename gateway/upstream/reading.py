@@ -56,10 +56,10 @@ def retry_after_seconds(value: bytes | None) -> float | None:
         return None
     text = value.strip().decode("ascii", "replace")
     if text.isdigit():
-        return float(min(int(text), 10**7))
+        return float(min(int(text), 10**7)) if len(text) < 20 else 1e7
     try:
         when = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

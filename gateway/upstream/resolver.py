@@ -16,6 +16,7 @@ from gateway.errors import ResolveFailed
 
 REFRESH_AFTER = 30.0  # seconds; common cloud load balancer records live 60
 LOOKUP_TIMEOUT = 2.0
+STALE_AFTER = 0.25  # seconds that a fresh answer is waited for while an old one is known
 
 
 class Resolver:
@@ -24,23 +25,40 @@ class Resolver:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._known: dict[tuple[str, int], tuple[float, list[str]]] = {}
+        self._lookups: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """The addresses to try, in order.  Raises ResolveFailed when none was ever known."""
+        """The addresses to try, in order.  Raises ResolveFailed when none was ever known.
+
+        However many ask, one look-up is under way; whoever stops waiting for it does not end it.
+        """
         if _is_literal(host):
+            if not is_allowed(host):
+                raise ResolveFailed("the address is one that no provider has")
             return [host]
-        now = self._clock()
         known = self._known.get((host, port))
-        if known is not None and now - known[0] < REFRESH_AFTER:
+        if known is not None and self._clock() - known[0] < REFRESH_AFTER:
             return known[1]
-        found = await self._look_up(host, port)
+        lookup = self._lookups.get((host, port))
+        if lookup is None:
+            lookup = self._lookups[host, port] = asyncio.get_running_loop().create_task(self._refresh(host, port))
+        await asyncio.wait((lookup,), timeout=None if known is None else STALE_AFTER)
+        known = self._known.get((host, port))
+        if known is None:
+            raise ResolveFailed("the host name has no usable address")
+        return known[1]
+
+    async def _refresh(self, host: str, port: int) -> None:
+        """Look up and remember; without an answer the old one stays: the servers may well be there."""
+        try:
+            found = await self._look_up(host, port)
+        finally:
+            del self._lookups[host, port]
+        known = self._known.get((host, port))
+        if not found and known is not None:
+            found = known[1]
         if found:
-            self._known[host, port] = (now, found)
-            return found
-        if known is not None:
-            self._known[host, port] = (now, known[1])  # stale, but the servers may well be there
-            return known[1]
-        raise ResolveFailed("the host name has no usable address")
+            self._known[host, port] = (self._clock(), found)
 
     @staticmethod
     async def _look_up(host: str, port: int) -> list[str]:

@@ -20,8 +20,9 @@ import ssl
 from dataclasses import dataclass
 
 from gateway.clock import Clock
-from gateway.errors import AttemptError, ConnectFailed, ConnectTimeout, TlsFailed
+from gateway.errors import AttemptError, Cancelled, ConnectFailed, ConnectTimeout, TlsFailed
 from gateway.limits import TransportSettings
+from gateway.model import Sent
 from gateway.upstream.connection import Connection, Response, shorten
 from gateway.upstream.resolver import Resolver
 
@@ -53,6 +54,7 @@ class ConnectionPool:
         self._resolver = resolver
         self._idle: list[Connection] = []
         self._closing = False
+        self._turn = 0  # which of the host's addresses is tried first
 
     async def send(
         self, body: bytes, deadline_at: float, extra_head: bytes = b"", *, careful: bool = False
@@ -62,14 +64,18 @@ class ConnectionPool:
         `extra_head` is complete header lines (trace context).  `careful` calls (those that may not
         be repeated) check a reused connection for a close before writing.  Raises AttemptError.
         """
-        connection = self._take_idle(careful)
+        now = self.clock()
+        if now >= deadline_at:
+            raise Cancelled("no time was left", sent=Sent.NOT_SENT)
+        connection = self._take_idle(careful, now)
         if connection is None:
             connection = await self.connect(deadline_at)
         request = b"%b%bContent-Length: %d\r\n\r\n%b" % (self.target.head, extra_head, len(body), body)
+        future = connection.exchange(request, deadline_at)
         try:
-            return await connection.exchange(request, deadline_at)
+            return await future
         except asyncio.CancelledError:
-            connection.give_up()
+            connection.abandon(future)
             raise
 
     async def connect(self, deadline_at: float) -> Connection:
@@ -77,14 +83,14 @@ class ConnectionPool:
         settings = self.settings
         loop = asyncio.get_running_loop()
         target = self.target
-        left = max(0.0, deadline_at - self.clock())
-        addresses = await self._resolver.addresses(target.host, target.port)
+        patience = settings.connect_timeout + (settings.tls_timeout if target.tls else 0.0)
         reason = "no address"
         try:
-            async with asyncio.timeout(
-                min(left, settings.connect_timeout + (settings.tls_timeout if target.tls else 0.0))
-            ):
-                for address in addresses:
+            async with asyncio.timeout(max(0.0, deadline_at - self.clock())):
+                addresses = await self._resolver.addresses(target.host, target.port)
+            turn = self._turn % len(addresses)
+            async with asyncio.timeout(max(0.0, min(deadline_at - self.clock(), patience))):
+                for address in addresses[turn:] + addresses[:turn]:
                     try:
                         _, connection = await loop.create_connection(
                             lambda: Connection(self, loop),
@@ -94,7 +100,9 @@ class ConnectionPool:
                             server_hostname=target.server_name if target.tls else None,
                             ssl_handshake_timeout=settings.tls_timeout if target.tls else None,
                         )
-                        return connection
+                        if not connection.closed and not connection.transport.is_closing():
+                            return connection
+                        reason = "closed as soon as it was open"
                     except (ssl.SSLError, ssl.CertificateError) as problem:
                         raise TlsFailed(f"TLS handshake failed: {_tls_reason(problem)}") from None
                     except ConnectionAbortedError as problem:  # uvloop's handshake timeout
@@ -102,6 +110,7 @@ class ConnectionPool:
                     except OSError as problem:
                         reason = _os_reason(problem)  # its text: an error kept in a frame it refers to is a cycle
         except TimeoutError:
+            self._turn += 1  # one address that swallows everything must not keep us from the others
             raise ConnectTimeout("no connection in time") from None
         raise ConnectFailed(f"connection failed: {reason}") from None
 
@@ -125,7 +134,9 @@ class ConnectionPool:
 
     async def warm(self) -> None:
         """Open connections ahead of the first call; a failure here is not an error."""
-        while not self._closing and len(self._idle) < self.settings.warm_connections:
+        for _ in range(self.settings.warm_connections - len(self._idle)):
+            if self._closing:
+                return
             try:
                 connection = await self.connect(
                     self.clock() + self.settings.connect_timeout + self.settings.tls_timeout
@@ -143,13 +154,13 @@ class ConnectionPool:
     def idle_connections(self) -> int:
         return len(self._idle)
 
-    def _take_idle(self, careful: bool) -> Connection | None:
+    def _take_idle(self, careful: bool, now: float) -> Connection | None:
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.closed:
+            if connection.closed or connection.transport.is_closing():
                 continue
-            idle_for = self.clock() - connection.idle_since
+            idle_for = now - connection.idle_since
             if idle_for > connection.keep_idle_for:
                 connection.close()
                 continue

@@ -73,8 +73,10 @@ def last_word(request_class: RequestClass, kind: ReplyKind, error: bool) -> str:
     looked_up = ""
     while not plan.finished:
         if isinstance(command, Launch):
+            assert len(plan.ends) < 10, "the plan does not end"
             command = plan.on(answered(len(plan.ends), kind, error), 0.0, True)
         else:
+            assert not looked_up, "looked up twice"
             looked_up = "?"
             command = plan.on(LookedUp(None), 0.0, True)
     word = getattr(command, "reason", None) or command.shown.value  # type: ignore[union-attr]

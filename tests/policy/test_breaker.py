@@ -111,8 +111,9 @@ def test_throttling_silence_and_success_never_open_it(outcome: Outcome) -> None:
 
 
 def test_evidence_is_forgiven_but_never_saved_up() -> None:
-    """A thousand successes are worth no more than none: a failure afterwards weighs the same."""
+    """A thousand successes are worth no more than enough: a failure afterwards weighs the same."""
     breaker = Breaker(DEFAULTS, 0.0)
+    breaker.settle(0, Outcome.FAILURE, 1.0, 0.5)
     for _ in range(1000):
         breaker.settle(0, Outcome.SUCCESS, 1.0, 0.5)
     assert breaker.evidence == 0.0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.policy.budget import TokenBucket
 
-RATES = st.floats(0, 100)
+RATES = st.just(0.0) | st.floats(0.001, 100)
 BURSTS = st.floats(1, 50)
 STEPS = st.lists(st.tuples(st.floats(0, 5), st.integers(0, 20), st.integers(0, 20)), max_size=40)
 
@@ -74,9 +74,10 @@ def test_asking_when_takes_nothing() -> None:
     assert [bucket.available_after(1.0, 0.0) for _ in range(3)] == [0.0, 0.0, 0.0]
 
 
-def test_an_instant_that_lies_before_the_last_one_refills_nothing() -> None:
+def test_an_instant_that_lies_before_the_last_one_gives_nothing_and_takes_nothing() -> None:
     bucket = TokenBucket(1.0, 10.0, 0.0)
-    assert bucket.take(10.0, 100.0)
+    assert bucket.take(5.0, 100.0)
+    assert bucket.take(5.0, 50.0)
     assert not bucket.take(1.0, 50.0)
     assert not bucket.take(1.0, 100.0)
     assert bucket.take(1.0, 101.0)

@@ -75,6 +75,7 @@ def test_who_must_not_be_used_is_not_used_in_panic_either(reason: Reason, data: 
     endpoints = [c.endpoint for c in candidates]
     used: list[int] = []
     while (following := successor(ranking, endpoints, [1.0] * len(endpoints), used, True)) is not None:
+        assert following not in used
         assert candidates[following].refused is not reason
         used.append(following)
 
@@ -114,6 +115,14 @@ def test_in_need_the_busy_come_first_and_the_excluded_last() -> None:
 def test_of_two_that_are_broken_the_one_that_broke_first_is_asked_first() -> None:
     candidates = [Candidate(endpoint(i), Reason.BREAKER_OPEN, since=since) for i, since in enumerate((5.0, 2.0, 9.0))]
     assert rank(candidates, 10.0).need == (1, 0, 2)
+
+
+@pytest.mark.parametrize("reason", [Reason.HELD, Reason.EXCLUDED])
+def test_of_two_that_wait_for_a_time_the_one_whose_time_ends_first_is_asked_first(reason: Reason) -> None:
+    """When their breakers last moved says nothing of them."""
+    ends = ((30.0, 1.0), (10.0, 3.0), (20.0, 2.0))
+    candidates = [Candidate(endpoint(i), reason, until, since=since) for i, (until, since) in enumerate(ends)]
+    assert rank(candidates, 5.0).need == (1, 2, 0)
 
 
 # --- picking ----------------------------------------------------------------------------------------

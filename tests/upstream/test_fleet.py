@@ -91,6 +91,7 @@ def followed(pool: Pool, method: Method = STATE, last_resort: bool = True) -> li
     """The positions that one call gets, one after the other, until nobody is left."""
     used: list[int] = []
     while (permit := pool.next(method, used, last_resort, pool.clock())) is not None:
+        assert permit.state.position not in used, "a call came to one endpoint twice"
         used.append(permit.state.position)
         permit.release()
     return used
