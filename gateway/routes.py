@@ -38,15 +38,24 @@ class Built:
     fingerprints: list[str]
 
     def take_over(self, before: Built) -> None:
-        """Keep the live state and the connections of every endpoint that is the same in `before`."""
-        if before.route.pool.settings != self.route.pool.settings or before.route.chain_id != self.route.chain_id:
-            return
+        """Keep the live state and the connections of every endpoint that is the same in `before`.
+
+        An operator's drain is kept by the endpoint's id, whatever else has changed: only an operator
+        ends it.
+        """
+        same_policies = before.route.pool.settings == self.route.pool.settings
+        same = same_policies and before.route.chain_id == self.route.chain_id
         engines = list(self.route.engines)
-        for position, fingerprint in enumerate(self.fingerprints):
-            if fingerprint in before.fingerprints:
-                old = before.fingerprints.index(fingerprint)
-                self.route.pool.adopt(position, before.route.pool.states[old])
+        for position, endpoint in enumerate(self.route.pool.endpoints):
+            old = before.route.pool.position_of(endpoint.id)
+            if old is None:
+                continue
+            state = before.route.pool.states[old]
+            if same and before.fingerprints[old] == self.fingerprints[position]:
+                self.route.pool.adopt(position, state)
                 engines[position] = before.route.engines[old]
+            elif state.drained_at is not None:
+                self.route.pool.drain(position, state.drained_at)
         self.route.engines = engines
 
     def engines_not_in(self, current: list[Built]) -> list[Engine]:

@@ -287,6 +287,8 @@ class Dispatcher:
         elif command.shown is not Shown.ANSWER and reading is not None and reading.error is not None:
             answer.rpc_error = self._scrub(reading.error)
             answer.records = records
+            if call.request_class.write and reading.kind.counts in (Outcome.FAILURE, Outcome.SOFT_FAILURE):
+                answer.execution = "unknown"  # words that do not say whether it took effect
         elif command.shown is Shown.TRANSACTION_HASH:  # it is known, but this method answers with more than a hash
             answer.error = OutcomeUnknown(_unknown(route, call), attempts=records)
             answer.execution = "unknown"

@@ -232,6 +232,9 @@ class Pool:
     def ranking_for(self, method: Method, now: float) -> Ranking:
         """The same for one method: endpoints that said they do not offer it are refused."""
         absent = self._unsupported.get(method.name)
+        if absent is not None and all(now >= until for until in absent.values()):
+            absent = None
+            del self._unsupported[method.name]
         if absent is None:
             return self.ranking(method.family, now)
         candidates = []
@@ -356,7 +359,9 @@ class Pool:
 
     def still_out(self, position: int, now: float) -> None:
         """A probe of an excluded endpoint failed: the next one comes later."""
-        self.states[position].exclusion.extend(now, self._random.random())
+        state = self.states[position]
+        if state.exclusion_reason:
+            state.exclusion.extend(now, self._random.random())
 
     def note_chain(self, position: int, chain_id: int | None, ok: bool) -> None:
         """The endpoint told its chain (or cannot, and is taken at its word)."""

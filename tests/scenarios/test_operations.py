@@ -107,6 +107,9 @@ def test_a_reload_applies_a_good_file_and_keeps_live_state_and_refuses_a_bad_one
             assert told.body["error"]["data"]["reason"] == "method_refused"
             assert home.state("p1")["reasons"][0]["reason"] == "drained", "a reload undid an operator's drain"
             assert home.state("p0")["latency_ms"] is not None, "a reload forgot what was measured"
+            home.config.write_text(good.replace("attempt_timeout: 500ms", "attempt_timeout: 400ms"))
+            await home.until(lambda: home.gateway.routes[0].transport.attempt_timeout == 0.4)
+            assert home.state("p1")["reasons"][0]["reason"] == "drained", "other policies undid an operator's drain"
             home.config.write_text(good + "routes: 7\n")
             await home.until(lambda: home.gateway.status()["config"]["problems"])
             assert "seawall.yaml:" in home.gateway.status()["config"]["problems"][0]
