@@ -123,21 +123,40 @@ def rank(candidates: Sequence[Candidate], now: float) -> Ranking:
 def pick(front: Sequence[int], costs: Sequence[float], shares: Sequence[float] | None, chance: float) -> int:
     """One position out of `front`: the cheaper of two at random.  `costs` are per front position.
 
-    `chance` in [0, 1) decides both draws.  A share divides the cost, so an endpoint with a tenth of
-    the share must look ten times faster to be taken.
+    `chance` in [0, 1) decides both draws.  With unequal shares the draws are by share, and the second
+    is taken only when it is clearly cheaper (`CLEARLY`): among endpoints of like speed, weights of 3
+    and 1 mean three calls to one, and an endpoint that has just returned gets its tenth.
     """
     count = len(front)
     if count == 1:
         return front[0]
+    if shares is not None:
+        return _pick_by_share(front, costs, shares, chance)
     pair = int(chance * count * (count - 1))
     first, second = divmod(pair, count - 1)
     if second >= first:
         second += 1
-    cost_a, cost_b = costs[first], costs[second]
-    if shares is not None:
-        cost_a /= shares[first]
-        cost_b /= shares[second]
-    return front[first] if cost_a <= cost_b else front[second]
+    return front[first] if costs[first] <= costs[second] else front[second]
+
+
+CLEARLY = 2.0  # how many times cheaper the second draw must be to be taken against its share
+
+
+def _pick_by_share(front: Sequence[int], costs: Sequence[float], shares: Sequence[float], chance: float) -> int:
+    first, rest = _draw(shares, chance)
+    others = [i for i in range(len(front)) if i != first]
+    second = others[_draw([shares[i] for i in others], rest)[0]]
+    return front[second] if costs[second] * CLEARLY < costs[first] else front[first]
+
+
+def _draw(shares: Sequence[float], chance: float) -> tuple[int, float]:
+    """A position drawn by share, and what is left of `chance`: again a number in [0, 1)."""
+    left = chance * sum(shares)
+    for position, share in enumerate(shares):
+        if left < share:
+            return position, left / share
+        left -= share
+    return len(shares) - 1, 0.0  # rounding at the very end of the line
 
 
 def successor(

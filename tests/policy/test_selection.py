@@ -6,12 +6,12 @@ from collections import Counter
 from math import nextafter
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from gateway.model import Endpoint, Reason
-from gateway.policy.selection import NEVER, RAMP_STEP, Candidate, pick, rank, successor
+from gateway.policy.selection import CLEARLY, NEVER, RAMP_STEP, Candidate, pick, rank, successor
 
 NOT_EVEN_IN_NEED = {Reason.DRAINED, Reason.WRONG_CHAIN, Reason.UNVERIFIED, Reason.UNSUPPORTED, Reason.NOT_PRIVATE}
 CHANCES = st.floats(0, 1, exclude_max=True)
@@ -170,14 +170,21 @@ def test_the_dearest_of_all_is_never_picked_unless_alone(costs: list[float], cha
     assert costs[pick(range(len(costs)), costs, None, chance)] < max(costs)
 
 
-@given(st.floats(0.01, 1), st.floats(0.01, 100), CHANCES)
+@pytest.mark.parametrize("shares", [(3.0, 1.0), (0.1, 1.0, 1.0), (5.0, 3.0, 2.0, 0.5), (0.01, 10.0)])
+@pytest.mark.parametrize("spread", [1.0, 1.9])
+def test_among_endpoints_of_like_speed_calls_follow_the_shares(shares: tuple[float, ...], spread: float) -> None:
+    """A latency that is not clearly better does not outweigh what somebody wrote down."""
+    steps = 20_000
+    costs = [1.0 if i % 2 else spread for i in range(len(shares))]
+    picked = Counter(pick(range(len(shares)), costs, shares, (i + 0.5) / steps) for i in range(steps))
+    for position, share in enumerate(shares):
+        assert picked[position] / steps == pytest.approx(share / sum(shares), abs=0.002)
+
+
+@given(st.floats(0.01, 10), st.floats(0.01, 10), CHANCES)
 @examples(max_examples=100)
-def test_a_share_divides_a_cost_so_a_tenth_of_it_must_look_ten_times_faster(
-    share: float, cost: float, chance: float
-) -> None:
-    assume(abs(cost - share) > 1e-6)
-    expected = 0 if cost > share else 1
-    assert expected == pick((0, 1), (1.0, cost), (1.0, share), chance)
+def test_a_clearly_slower_endpoint_loses_its_share_to_a_faster_one(a: float, b: float, chance: float) -> None:
+    assert pick((7, 9), (1.0, CLEARLY * 1.01), (a, b), chance) == 7
 
 
 @given(candidate_lists(st.none()))
