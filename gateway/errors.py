@@ -3,7 +3,8 @@
     GatewayError
     +- ConfigError            start-up and reload only; holds every problem found
     +- CallerError            the caller's fault: never retried, never counted against an endpoint
-    |   +- MalformedJson, MalformedCall, CallTooLarge, Unauthorized, RouteRefused, ForbiddenOrigin,
+    |   +- BadHttp, HeadTooLarge, TargetTooLong, TooSlow, TooManyConnections,
+    |      MalformedJson, MalformedCall, CallTooLarge, Unauthorized, RouteRefused, ForbiddenOrigin,
     |      UnknownHost, UnknownRoute, MethodRefused, OverBudget, CallerLeft
     +- AttemptError           one attempt at one endpoint ended without a usable answer
     |   +- NotSent            provably no byte left: ResolveFailed, ConnectFailed, ConnectTimeout, TlsFailed
@@ -83,6 +84,30 @@ class CallTooLarge(CallerError):
     http_status = 413
     rpc_code = -32600
     reason = "too_large"
+
+
+class HeadTooLarge(CallerError):
+    http_status = 431
+    reason = "head_too_large"
+
+
+class TargetTooLong(CallerError):
+    http_status = 414
+    reason = "target_too_long"
+
+
+class BadHttp(CallerError):
+    reason = "bad_http"
+
+
+class TooSlow(CallerError):
+    http_status = 408
+    reason = "too_slow"
+
+
+class TooManyConnections(CallerError):
+    http_status = 503
+    reason = "too_many_connections"
 
 
 class Unauthorized(CallerError):

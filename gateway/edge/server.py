@@ -30,7 +30,16 @@ from uvicorn.server import ServerState
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import encode_error
 from gateway.edge.exchange import STATUS_LINE, App, Exchange
-from gateway.errors import CallerError, CallTooLarge, GatewayBug
+from gateway.errors import (
+    BadHttp,
+    CallerError,
+    CallTooLarge,
+    GatewayBug,
+    HeadTooLarge,
+    TargetTooLong,
+    TooManyConnections,
+    TooSlow,
+)
 from gateway.limits import EdgeLimits, body_deadline_for
 
 NEVER = float("inf")
@@ -39,30 +48,6 @@ LINGER_FOR = 1.0  # seconds in which a refused caller may still read its 4xx bef
 MAX_PIPELINED = 16
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]{1,253}|\[[0-9A-Fa-f:.%]{2,60}\])(?::\d{1,5})?\Z")
-
-
-class HeadTooLarge(CallerError):
-    http_status = 431
-    reason = "head_too_large"
-
-
-class TargetTooLong(CallerError):
-    http_status = 414
-    reason = "target_too_long"
-
-
-class BadHttp(CallerError):
-    reason = "bad_http"
-
-
-class TooSlow(CallerError):
-    http_status = 408
-    reason = "too_slow"
-
-
-class TooManyConnections(CallerError):
-    http_status = 503
-    reason = "too_many_connections"
 
 
 class EdgeProtocol(HttpToolsProtocol):

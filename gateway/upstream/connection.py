@@ -20,6 +20,7 @@ from gateway.errors import AttemptError, AttemptTimeout, BrokenReply, Cancelled,
 from gateway.limits import TransportSettings
 from gateway.model import Sent
 from gateway.upstream.decoding import BodyDecoder, DecodingError
+from gateway.upstream.engine import Stream
 
 MAX_HEAD_BYTES = 64 * 1024  # an answer's header section; nginx's default is 4-8 KiB, Envoy's 60 KiB
 MAX_HEAD_FIELDS = 200
@@ -50,7 +51,7 @@ class Response:
 
     __slots__ = ("body", "headers", "status", "stream")
 
-    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, stream: BodyStream | None) -> None:
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, stream: Stream | None) -> None:
         self.status = status
         self.headers = headers
         self.body = body

@@ -27,28 +27,10 @@ from gateway.errors import (
 )
 from gateway.limits import TransportSettings
 from gateway.model import Sent
-from gateway.upstream.connection import MAX_HEAD_BYTES, MAX_HEAD_FIELDS
+from gateway.upstream.connection import MAX_HEAD_BYTES, MAX_HEAD_FIELDS, Response
 from gateway.upstream.decoding import BodyDecoder, BodyLimits, DecodingError
 
 VERSIONS = (b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2")
-
-
-class Httpx2Reply:
-    """One answer; see `upstream.engine.Reply`."""
-
-    def __init__(
-        self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, stream: Httpx2Stream | None
-    ) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-        self.stream = stream
-
-    def header(self, name: bytes) -> bytes | None:
-        for key, value in self.headers:
-            if key.lower() == name:
-                return value
-        return None
 
 
 class Httpx2Stream:
@@ -130,7 +112,7 @@ class Httpx2Engine:
 
     async def send(
         self, body: bytes, deadline_at: float, extra_head: bytes = b"", *, careful: bool = False
-    ) -> Httpx2Reply:
+    ) -> Response:
         if self._clock() >= deadline_at:
             raise Cancelled("no time was left", sent=Sent.NOT_SENT)
         headers = dict(line.split(": ", 1) for line in extra_head.decode("ascii").split("\r\n") if line)
@@ -167,7 +149,7 @@ class Httpx2Engine:
             await _close(response)
             raise _told(error, progress.sent) from None
 
-    async def _read(self, response: httpx2.Response) -> Httpx2Reply:
+    async def _read(self, response: httpx2.Response) -> Response:
         headers = [(name.lower(), value) for name, value in response.headers.raw]
         _check_head(headers, response.extensions.get("http_version"))
         pieces = self._decoded(response)
@@ -176,9 +158,9 @@ class Httpx2Engine:
             held += piece
             if len(held) > self._settings.answer_buffer:
                 stream = Httpx2Stream(response, pieces, held, self._settings.stream_idle_timeout)
-                return Httpx2Reply(response.status_code, headers, b"", stream)
+                return Response(response.status_code, headers, b"", stream)
         await response.aclose()
-        return Httpx2Reply(response.status_code, headers, held, None)
+        return Response(response.status_code, headers, held, None)
 
     async def _decoded(self, response: httpx2.Response) -> AsyncIterator[bytes]:
         """Raw pieces through our own bounded decoder; httpx2's decodes without limit."""

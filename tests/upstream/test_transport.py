@@ -278,31 +278,27 @@ def test_as_many_interim_answers_as_are_allowed_are_passed_over() -> None:
     over(ScriptedUpstream([FLOOD * MAX_INTERIM + answer()]), work)
 
 
-async def endless(conversation: Conversation) -> None:
-    while not conversation.gone:
-        await conversation.say(b"a" * 4096)
+def endless(piece: bytes) -> Callable[[Conversation], Coroutine[Any, Any, None]]:
+    """More of the same than any limit allows."""
+
+    async def go_on(conversation: Conversation) -> None:
+        while not conversation.gone and conversation.written < 20_000_000:
+            await conversation.say(piece)
+
+    return go_on
 
 
-async def endless_lines(conversation: Conversation) -> None:
-    while not conversation.gone:
-        await conversation.say(b"X: y\r\n" * 500)
-
-
-async def endless_interim(conversation: Conversation) -> None:
-    while not conversation.gone:
-        await conversation.say(FLOOD)
-
-
+LINES = b"X: y\r\n" * 500
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 ENDLESS: dict[str, Script] = {
-    "a reason phrase": [b"HTTP/1.1 200 ", endless],
-    "one header": [b"HTTP/1.1 200 OK\r\nX: ", endless],
-    "one header's name": [b"HTTP/1.1 200 OK\r\n", endless],
-    "headers": [b"HTTP/1.1 200 OK\r\n", endless_lines],
-    "interim answers": [endless_interim],
-    "a chunk extension": [CHUNKED + b"2;", endless],
-    "a trailer": [CHUNKED + b"2\r\n{}\r\n0\r\nX: ", endless],
-    "trailers": [CHUNKED + b"2\r\n{}\r\n0\r\n", endless_lines],
+    "a reason phrase": [b"HTTP/1.1 200 ", endless(b"a" * 4096)],
+    "one header": [b"HTTP/1.1 200 OK\r\nX: ", endless(b"a" * 4096)],
+    "one header's name": [b"HTTP/1.1 200 OK\r\n", endless(b"a" * 4096)],
+    "headers": [b"HTTP/1.1 200 OK\r\n", endless(LINES)],
+    "interim answers": [endless(FLOOD * 100)],
+    "a chunk extension": [CHUNKED + b"2;", endless(b"a" * 4096)],
+    "a trailer": [CHUNKED + b"2\r\n{}\r\n0\r\nX: ", endless(b"a" * 4096)],
+    "trailers": [CHUNKED + b"2\r\n{}\r\n0\r\n", endless(LINES)],
 }
 
 
@@ -482,7 +478,7 @@ def test_a_stream_that_nobody_reads_any_more_is_closed_in_the_end_and_nobody_is_
         assert raised.value.counts is Outcome.IGNORED
 
     body = b"HTTP/1.1 200 OK\r\nContent-Length: 90000000\r\n\r\n"
-    over(ScriptedUpstream([body, endless]), work, at_most=2000)
+    over(ScriptedUpstream([body, endless(b"a" * 4096)]), work, at_most=2000)
 
 
 def test_a_closed_stream_never_looks_like_one_that_came_to_its_end() -> None:
