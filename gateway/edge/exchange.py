@@ -15,6 +15,8 @@ from gateway.errors import GatewayBug
 
 App = Callable[..., Awaitable[None]]
 
+UNTIL_CLOSE = 1 << 62  # the length of an answer to HTTP/1.0 whose end is the connection's
+
 STATUS_LINE = {
     code: f"HTTP/1.1 {code} {phrase}\r\n".encode()
     for code, phrase in {
@@ -150,7 +152,7 @@ class Exchange:
             body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
         else:
             self._left -= len(body)
-            if self._left < 0 or (self._left and not more):
+            if self._left < 0 or (self._left and not more and self._left < UNTIL_CLOSE // 2):
                 raise RuntimeError("the answer's length is not what was announced")
         if self._head is not None:
             body, self._head = self._head + body, None
@@ -177,7 +179,7 @@ class Exchange:
         if not framed and status not in (204, 304):
             if self.scope["http_version"] == "1.0":
                 self.keep_alive = False  # delimited by the close
-                self._left = 1 << 62
+                self._left = UNTIL_CLOSE
             else:
                 self._chunked = True
                 lines.append(b"transfer-encoding: chunked\r\n")

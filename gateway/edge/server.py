@@ -66,9 +66,12 @@ class EdgeProtocol(HttpToolsProtocol):
         self._waiting: deque[Exchange] = deque()  # pipelined, not begun
         self._incoming: Exchange | None = None  # the one being received
         self._head_seen = 0
+        self._body_seen = 0
         self._in_head = False
         self._body_timed = False
+        self._another_ended = False  # since the last look, so a segment may hold bytes of two requests
         self._no_more = False  # the caller has closed its side
+        self._last_word = b""  # a refusal that waits until the answers before it are out
 
     # --- asyncio.Protocol -------------------------------------------------------------------------
 
@@ -105,29 +108,52 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _watch_unfinished(self, size: int) -> None:
         """A request has begun and is not complete: it has its deadline and its size."""
+        limits = self.limits
         if self._in_head:
-            self._head_seen += size
-            if self._head_seen > self.limits.head_bytes + self.limits.target_bytes:
+            first = not self._head_seen
+            self._head_seen += 1 if self._another_ended else size
+            self._another_ended = False
+            if self._head_seen > limits.head_bytes + limits.target_bytes:
                 self.refuse(HeadTooLarge("the request head is too large"))
-            elif self._head_seen == size:
-                self.deadline_at = self.loop.time() + self.limits.head_timeout
-        elif not self._body_timed:
+            elif first:
+                self._wait_for_more()
+            return
+        self._body_seen += size
+        if not self._body_timed:
             self._body_timed = True  # once: a trickle does not move it
-            self.deadline_at = self.loop.time() + body_deadline_for(self.limits, self._expected_size())
+            self._wait_for_more()
+        elif self._body_seen > 2 * limits.body + limits.head_bytes:
+            self.refuse(CallTooLarge("the body's chunks are more wrapping than body"))
+        elif len(self.headers) > limits.head_fields:
+            self.refuse(HeadTooLarge("the request has too many trailer fields"))
 
-    def _expected_size(self) -> int:
-        for name, value in self.headers:
+    def _wait_for_more(self) -> None:
+        """Fix when what the connection now waits for must have come."""
+        limits = self.limits
+        if self.flow.write_paused:
+            left = limits.write_timeout
+        elif self._in_head:
+            left = limits.head_timeout
+        elif self._incoming is not None:
+            left = body_deadline_for(limits, self._expected_size(self._incoming))
+        else:
+            left = limits.keep_alive if self.exchange is None else NEVER
+        self.deadline_at = self.loop.time() + left
+
+    def _expected_size(self, incoming: Exchange) -> int:
+        for name, value in incoming.scope["headers"]:
             if name == b"content-length":
                 return int(value)
         return self.limits.body
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.deadline_at = self.loop.time() + self.limits.write_timeout
+        self._wait_for_more()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.deadline_at = NEVER
+        if not self.transport.is_closing():
+            self._wait_for_more()
 
     # --- httptools callbacks ----------------------------------------------------------------------
 
@@ -136,7 +162,7 @@ class EdgeProtocol(HttpToolsProtocol):
             raise BadHttp("too many pipelined requests")
         self._in_head = True
         self._body_timed = False
-        self._head_seen = 0
+        self._head_seen = self._body_seen = 0
         self.url = b""
         self.headers = []
 
@@ -170,10 +196,15 @@ class EdgeProtocol(HttpToolsProtocol):
         if size > limits.head_bytes:
             raise HeadTooLarge(f"the request head is larger than {limits.head_bytes} bytes")
         version = self.parser.get_http_version()
+        if version != "1.1" and version != "1.0":
+            raise BadHttp("the HTTP version is not one that this listener speaks")
+        if self.parser.should_upgrade():
+            raise BadHttp("this listener does not switch protocols")  # the parser would leave its body out
         if hosts != 1 and (hosts or version != "1.0"):
             raise BadHttp("a request needs exactly one Host header")
         self._incoming = Exchange(self, self._scope(version), version != "1.0" and self.parser.should_keep_alive())
-        if expects:
+        self.headers = []  # trailers go here, and no further
+        if expects and version == "1.1" and self.exchange is None:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _scope(self, version: str) -> dict[str, Any]:
@@ -214,10 +245,12 @@ class EdgeProtocol(HttpToolsProtocol):
         incoming, self._incoming = self._incoming, None
         if incoming is None or self.refused:
             return
-        self.deadline_at = NEVER
+        self._another_ended = True
         if self.exchange is None:
+            self.deadline_at = NEVER
             self._start(incoming)
         else:
+            self._wait_for_more()
             self._waiting.append(incoming)
             self.flow.pause_reading()
 
@@ -233,39 +266,61 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def exchange_done(self, exchange: Exchange) -> None:
         self.exchange = None
-        if self.lost or self.refused:
+        if self.lost:
             return
-        if not exchange.keep_alive or (self.listener.draining and not self._waiting):
-            self.transport.close()
+        if not exchange.keep_alive:
+            self._close()
         elif self._waiting:
             self._start(self._waiting.popleft())
-        elif self._no_more:
-            self.transport.close()
+        elif self.refused:
+            self._say_last_word()
+        elif self._no_more or self.listener.draining:
+            self._close()
         else:
-            self.deadline_at = self.loop.time() + self.limits.keep_alive
+            self._wait_for_more()
             self.flow.resume_reading()
 
     # --- endings ----------------------------------------------------------------------------------
 
     def refuse(self, error: CallerError | GatewayBug, status: int | None = None) -> None:
-        """Answer with the error, then close; the rest of what the caller sends is not looked at."""
-        if self.refused or self.lost:
+        """Answer with the error, then close; the rest of what the caller sends is not looked at.
+
+        Sound requests that came before are answered first.  `status` 500: it was one of those that failed.
+        """
+        if self.lost or (self.refused and status is None):
             return
         self.refused = True
         self._incoming = None
-        self._waiting.clear()
+        self._in_head = False
         self.listener.count_refusal(error.reason)
         body = encode_error(None, error)
-        status = status or error.http_status
-        if self.exchange is None or status == 500:
-            self.transport.write(
-                b"%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-                % (STATUS_LINE[status], len(body), body)
-            )
-        if self.transport.can_write_eof():
-            with contextlib.suppress(OSError, RuntimeError):
-                self.transport.write_eof()
-        self.deadline_at = self.loop.time() + LINGER_FOR
+        self._last_word = b"%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
+            STATUS_LINE[status or error.http_status],
+            len(body),
+            body,
+        )
+        if status is not None:
+            self._waiting.clear()
+        if self.exchange is None or status is not None:
+            self._say_last_word()
+        else:
+            self._wait_for_more()
+
+    def _say_last_word(self) -> None:
+        """Send the refusal, and give the caller a moment to read it."""
+        last_word, self._last_word = self._last_word, b""
+        if last_word:
+            self.transport.write(last_word)
+            if self.transport.can_write_eof():
+                with contextlib.suppress(OSError, RuntimeError):
+                    self.transport.write_eof()
+            self.flow.resume_reading()  # unread bytes would turn the close into a reset, and the answer would be lost
+            self.deadline_at = self.loop.time() + LINGER_FOR
+
+    def _close(self) -> None:
+        """Close once everything is out, or at the end of the caller's time to read it."""
+        self.transport.close()
+        self.deadline_at = self.loop.time() + self.limits.write_timeout
 
     def abort(self) -> None:
         self.lost = True
@@ -274,20 +329,26 @@ class EdgeProtocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Callers may close their side after sending: keep ours open until the answer is out."""
         self._no_more = True
-        return self.exchange is not None and not self.refused
+        return self.exchange is not None
 
     def expire(self, now: float) -> None:
         """The deadline has passed: say so if a request was begun, and close."""
-        if self.refused or self.exchange is not None:
+        if self.flow.write_paused or self.transport.is_closing() or (self.refused and self.exchange is None):
             self.abort()
         elif self._in_head or self._incoming is not None:
             self.refuse(TooSlow("the request did not arrive in time"))
+        elif self.exchange is None:
+            self._close()
         else:
-            self.transport.close()
+            self.deadline_at = NEVER
 
-    def close_if_idle(self) -> None:
-        if self.exchange is None and self._incoming is None and not self.refused:
-            self.transport.close()
+    def wind_down(self) -> None:
+        """Close if idle; else let what has come be answered, and say with the last answer that it is the last."""
+        if self.exchange is not None:
+            last = self._waiting[-1] if self._waiting else self.exchange
+            last.keep_alive = last.keep_alive and self.refused  # a refusal is the last word
+        elif self._incoming is None and not self.refused and not self.transport.is_closing():
+            self._close()
 
 
 class Listener:
@@ -340,13 +401,20 @@ class Listener:
         if self._server is not None:
             self._server.close()
         until = clock() + drain_for
+        tasks = self.state.tasks
         while True:
             for connection in list(self.connections):
-                connection.close_if_idle()
-            if not self.state.tasks or clock() >= until:
+                connection.wind_down()
+            left = until - clock()
+            if left <= 0 or not (tasks or any(not connection.refused for connection in self.connections)):
                 break
-            await asyncio.wait(list(self.state.tasks), timeout=min(0.1, max(0.0, until - clock())))
-        cut_off = len(self.state.tasks)
+            if tasks:
+                await asyncio.wait(list(tasks), timeout=min(0.1, left))
+            else:
+                await asyncio.sleep(min(0.01, left))  # what is written is still being read, or a body arrives
+        cut_off = len(tasks) + sum(
+            bool(c.transport.get_write_buffer_size()) for c in self.connections if not c.exchange
+        )
         for task in list(self.state.tasks):
             task.cancel()
         await asyncio.gather(*self.state.tasks, return_exceptions=True)

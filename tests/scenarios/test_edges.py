@@ -149,7 +149,8 @@ def test_ten_thousand_callers_that_leave_leave_nothing_behind(tmp_path: Path) ->
                 )
             await home.until(lambda: not home.gateway._listeners[0].connections, 10)
             await _settled(home)
-            assert all(state.in_flight == 0 for state in home.gateway.routes[0].pool.states)
+            # a probe may be out at any one instant; a slot that leaked would never come back
+            await home.until(lambda: all(s.in_flight == 0 for s in home.gateway.routes[0].pool.states))
             assert len(asyncio.all_tasks()) <= tasks + 1  # a probe may be out
             assert (
                 len(os.listdir("/proc/self/fd")) <= descriptors + 3 * 64

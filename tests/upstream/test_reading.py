@@ -99,12 +99,11 @@ def test_a_code_of_any_shape_is_read_or_let_be(code: str, read_as: int | None) -
     assert reading.kind is not ReplyKind.ANSWER
 
 
-def test_a_range_that_was_too_large_teaches_the_range() -> None:
+def test_a_range_that_was_too_large_teaches_the_range_and_nothing_else_does() -> None:
     body = error(-32005, "query exceeds max block range 1000")
     reading = read_response(EVM, LOGS, Response(200, [], body, None), body, 7)
-    if reading.kind is ReplyKind.RANGE_TOO_LARGE:
-        assert reading.max_range == 1000
-    assert read(200, error(-32000, "max block range 1000 and the weather is fine")).max_range in (None, 1000)
+    assert (reading.kind, reading.max_range) == (ReplyKind.RANGE_TOO_LARGE, 1000)
+    assert read(200, error(-32000, "header not found, 1000 blocks behind")).max_range is None
 
 
 def test_the_wait_that_the_upstream_asks_for_is_read_with_every_failure() -> None:
