@@ -12,17 +12,21 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+import httpx2
 import uvloop
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table as RichTable
 
 from gateway import __version__
 from gateway.assembly import Gateway
+from gateway.cli.screens import probe_screen, top_screen
 from gateway.clock import monotonic
 from gateway.config.load import load, secrets_of, settings_for_urls, warnings_of
 from gateway.config.schema import json_schema
@@ -33,6 +37,7 @@ from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.redaction import Redactor
 
 CONFIG = click.argument("config", type=click.Path(path_type=Path))
+T = TypeVar("T")
 logger = logging.getLogger("seawall")
 
 
@@ -86,7 +91,7 @@ def explain(config: Path, route: str, method: str) -> None:
     """Ask the endpoints of ROUTE once and print who would get METHOD, and why the others would not."""
     with _problems_shown():
         settings = load(config)
-        report = uvloop.run(_explain(settings, route, method))
+        report = uvloop.run(_look_once(settings, lambda gateway: gateway.explain(route, method)))
     if report is None:
         raise click.ClickException(f"{config} has no route {route!r}; it has {', '.join(settings.routes)}")
     table = RichTable(title=f"{report['route']} {report['method']} ({report['class']}, {report['family']})")
@@ -96,6 +101,39 @@ def explain(config: Path, route: str, method: str) -> None:
         latency = f"{row['latency_ms']:.1f}" if row["measured"] else "-"
         table.add_row(row["endpoint"], str(row["tier"]), row["verdict"], row.get("reason", ""), latency)
     Console().print(table)
+
+
+@main.command()
+@CONFIG
+@click.option("--json", "as_json", is_flag=True, help="print the report as JSON")
+def probe(config: Path, as_json: bool) -> None:
+    """Ask every endpoint of CONFIG once and print health, chain, head, latency and domains."""
+    with _problems_shown():
+        settings = load(config)
+        configure_logging("critical", "console", Redactor(secrets_of(settings)))
+        report = uvloop.run(_look_once(settings, lambda gateway: gateway.status()))
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        Console().print(probe_screen(report))
+    sys.exit(0 if all(route["available"] for route in report["routes"]) else 1)
+
+
+@main.command()
+@click.argument("url", default="http://127.0.0.1:4000")
+@click.option("--every", type=click.FloatRange(0.2, 60), default=1.0, help="seconds between two looks")
+@click.option("--once", is_flag=True, help="print one screen and end")
+def top(url: str, every: float, once: bool) -> None:
+    """Watch a running gateway live; URL is its public or operations listener."""
+    with _problems_shown():
+        if once:
+            Console().print(top_screen(_fetch_status(url), url))
+            return
+        with contextlib.suppress(KeyboardInterrupt), Live(screen=True, auto_refresh=False) as live:
+            pause = threading.Event()
+            while True:
+                live.update(top_screen(_fetch_status(url), url), refresh=True)
+                pause.wait(every)
 
 
 @main.command()
@@ -146,16 +184,28 @@ def _say_ready(gateway: Gateway) -> None:
     logger.info("ready on %s, operations on http://%s:%d", base, operations, gateway.operations_port)
 
 
-async def _explain(settings: Settings, route: str, method: str) -> dict[str, Any] | None:
+async def _look_once(settings: Settings, look: Callable[[Gateway], T]) -> T:
+    """Start a gateway that nobody calls, look at it once, and stop it."""
     free = settings.model_copy(
         update={"listen": "127.0.0.1:0", "operations": settings.operations.model_copy(update={"listen": "127.0.0.1:0"})}
     )
     gateway = Gateway(free, None, Redactor(secrets_of(settings)))
     await gateway.start()
     try:
-        return gateway.explain(route, method)
+        return look(gateway)
     finally:
         await gateway.stop(drain_for=0.0)
+
+
+def _fetch_status(url: str) -> dict[str, Any]:
+    """The status report of a running gateway.  Raises OSError with the reason."""
+    try:
+        answer = httpx2.get(f"{url.rstrip('/')}/status.json", timeout=5.0, trust_env=False)
+        answer.raise_for_status()
+        report: dict[str, Any] = answer.json()
+    except (httpx2.HTTPError, ValueError) as problem:
+        raise OSError(f"no status from {url}: {type(problem).__name__}; is a gateway listening there?") from None
+    return report
 
 
 async def _demo(settings: Settings, seconds: float) -> None:

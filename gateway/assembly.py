@@ -29,19 +29,23 @@ from gateway.edge.pages import operations_pages, public_pages
 from gateway.edge.rpc import RpcEdge, Table
 from gateway.edge.server import Listener
 from gateway.errors import ConfigError
-from gateway.routes import Built, RouteBuilder, build_table, host_and_port
-from gateway.telemetry.metrics import EndpointGauge, Metrics
+from gateway.policy.connectivity import Connectivity
+from gateway.routes import Budgeted, Built, RouteBuilder, build_table, host_and_port
+from gateway.telemetry.metrics import EndpointGauge, Metrics, RouteGauge
 from gateway.telemetry.redaction import Redactor
 from gateway.telemetry.traces import Tracer
+from gateway.upstream.audit import Auditor
 from gateway.upstream.dispatch import Dispatcher
+from gateway.upstream.polling import Poller
 from gateway.upstream.probes import Prober
 from gateway.upstream.resolver import Resolver
 from gateway.upstream.route import Route
-from gateway.upstream.status import endpoint_gauges, explanation, readiness, status_report
+from gateway.upstream.status import endpoint_gauges, explanation, readiness, route_gauges, status_report
 
 logger = logging.getLogger("seawall")
 
 VERIFY_AT_START = 3.0  # seconds given to the first look at all endpoints; whoever is late is asked again later
+POLL_AT_START = 1.0  # the same for their heads
 OLD_ENGINES_LIVE = 60.0  # seconds after a reload in which calls begun before it may still use their way out
 
 
@@ -60,7 +64,7 @@ class Gateway:
         self._config_state: dict[str, Any] = {"loaded_at": round(wall_seconds(), 3), "problems": []}
         self._chance = random.Random(seed)  # noqa: S311 - spreads load and probes; nothing secret hangs on it
         self._resolver = Resolver(monotonic)
-        self._metrics = Metrics(__version__, redactor, self._gauges)
+        self._metrics = Metrics(__version__, redactor, self._gauges, self._route_gauges)
         traces = settings.telemetry.traces
         self._tracer = Tracer(traces, redactor, __version__)
         self._observer = Observer(
@@ -77,6 +81,10 @@ class Gateway:
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._prober = Prober(lambda: self.routes, monotonic)
+        self._poller = Poller(lambda: self.routes, monotonic)
+        self._auditor = Auditor(monotonic, self._chance)
+        self._connectivity = Connectivity()
+        self._budgets: dict[str, Budgeted] = {}
 
     @property
     def routes(self) -> list[Route]:
@@ -100,8 +108,10 @@ class Gateway:
             await self._start_simulated(settings)
             table = self._adopt(settings)
             await self._prober.verify_all(VERIFY_AT_START)
+            await self._poller.ask_all(POLL_AT_START)
             self._warn_of_absent()
-            self._rpc = RpcEdge(table, Dispatcher(monotonic, self._redactor.scrub_bytes), monotonic, self._observer)
+            dispatcher = Dispatcher(monotonic, self._redactor.scrub_bytes, self._auditor)
+            self._rpc = RpcEdge(table, dispatcher, monotonic, self._observer)
             public = self._listener(PublicApp(self._rpc, public_pages(self)))
             token = settings.operations.token
             operations = self._listener(operations_pages(self, token.reveal() if token else None))
@@ -113,6 +123,7 @@ class Gateway:
             await self.stop(drain_for=0.0)
             raise
         self._tasks.append(asyncio.ensure_future(self._prober.run()))
+        self._tasks.append(asyncio.ensure_future(self._poller.run()))
         self._tasks += [asyncio.ensure_future(engine.warm()) for route in self.routes for engine in route.engines]
         if self._config_path is not None:
             self._tasks.append(asyncio.ensure_future(self._watch(self._config_path)))
@@ -127,6 +138,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._auditor.close()
         for built in self._built:
             await built.close()
         await self._stack.aclose()
@@ -200,7 +212,15 @@ class Gateway:
 
     def _adopt(self, settings: Settings) -> Table:
         """Build the routes of `settings`, taking over what did not change, and make them current."""
-        builder = RouteBuilder(settings, self._resolver, self._metrics, self._chance, self._observer.moved)
+        builder = RouteBuilder(
+            settings,
+            self._resolver,
+            self._metrics,
+            self._chance,
+            self._observer.moved,
+            self._connectivity,
+            self._budgets,
+        )
         built = [builder.build(name) for name in settings.routes]
         retired = []
         old = {b.route.name: b for b in self._built}
@@ -252,6 +272,9 @@ class Gateway:
 
     def _gauges(self) -> list[EndpointGauge]:
         return list(endpoint_gauges(self.routes, monotonic()))
+
+    def _route_gauges(self) -> list[RouteGauge]:
+        return list(route_gauges(self.routes, monotonic()))
 
     async def _watch(self, path: Path) -> None:
         async for _ in watch(path):

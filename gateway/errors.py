@@ -10,8 +10,8 @@
     |   +- NotSent            provably no byte left: ResolveFailed, ConnectFailed, ConnectTimeout, TlsFailed
     |   +- NoReply            some or all bytes left: ConnectionLost, AttemptTimeout, Cancelled
     |   +- BrokenReply        bytes came back that cannot be trusted
-    +- Exhausted              no endpoint gave an answer: NoEndpoint, MethodUnsupported, AttemptsFailed,
-                              DeadlinePassed, OutcomeUnknown
+    +- Exhausted              no endpoint gave an answer: NoEndpoint, Overloaded, MethodUnsupported,
+                              AttemptsFailed, DeadlinePassed, OutcomeUnknown, Disagreement
 
 Always true: HTTP status, JSON-RPC code and reason are three separate values, and they come from
 the class attributes here, the one table.  An application's "no" (a revert, an order refused) is an
@@ -265,6 +265,22 @@ class NoEndpoint(Exhausted):
     http_status = 503
     rpc_code = -32090
     reason = "no_endpoint"
+
+
+class Overloaded(Exhausted):
+    """Endpoints are healthy and busy, and the call was shed or waited too long; nothing was sent."""
+
+    http_status = 503
+    rpc_code = -32094
+    reason = "overloaded"
+
+
+class Disagreement(Exhausted):
+    """A method under consensus: too few endpoints agreed.  Whose answer is right cannot be told, so none is given."""
+
+    http_status = 502
+    rpc_code = -32098
+    reason = "disagreement"
 
 
 class MethodUnsupported(Exhausted):

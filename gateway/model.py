@@ -168,6 +168,10 @@ class ReplyKind(enum.Enum):
     NODE_TIMEOUT = ("node_timeout", Elsewhere.ONCE, Outcome.SOFT_FAILURE, Effect.NONE, Shown.UPSTREAM_ERROR)
     SERVER_FAULT = ("server_fault", Elsewhere.YES, Outcome.FAILURE, Effect.NONE, Shown.GATEWAY_ERROR)
     BAD_REPLY = ("bad_reply", Elsewhere.YES, Outcome.FAILURE, Effect.NONE, Shown.GATEWAY_ERROR)  # not what was asked
+    EMPTY = ("empty", Elsewhere.ONCE, Outcome.SUCCESS, Effect.NONE, Shown.ANSWER)  # a second opinion is worth it
+    BEHIND = ("behind", Elsewhere.YES, Outcome.IGNORED, Effect.NONE, Shown.ANSWER)  # older than what callers have seen
+    UNCOVERED = ("uncovered", Elsewhere.YES, Outcome.IGNORED, Effect.NONE, Shown.GATEWAY_ERROR)  # beyond its head
+    WRONG_DATA = ("wrong_data", Elsewhere.YES, Outcome.FAILURE, Effect.NONE, Shown.GATEWAY_ERROR)  # impossible values
 
     elsewhere: Elsewhere
     counts: Outcome
@@ -194,11 +198,18 @@ class Reason(enum.Enum):
 
     DRAINED = "drained"
     WRONG_CHAIN = "wrong_chain"
+    FORKED = "forked"  # on another branch than most, at depth
+    IMPLAUSIBLE_HEAD = "implausible_head"  # claims a block that cannot be there yet
+    DISTRUSTED = "distrusted"  # audits found it contradicting two others
     UNVERIFIED = "unverified"  # not reached since the start: its chain is not known yet
     EXCLUDED = "excluded"  # key refused, quota used up, or gone
     BREAKER_OPEN = "breaker_open"
     PROBING = "probing"  # half-open, and its one probe is out
     HELD = "held"  # throttled: Retry-After or hold-off
+    NO_BUDGET = "no_budget"  # its provider's rate budget is spent for now
+    LAGGING = "lagging"  # behind the newest block, and the call is about that
+    NO_SUCH_BLOCK = "no_such_block"  # the call is about a block that it does not have, or no longer
+    DOMAIN_SUSPECTED = "domain_suspected"  # healthy, but others that fail together with it are down
     UNSUPPORTED = "unsupported"  # method not offered there
     NOT_PRIVATE = "not_private"  # the route has private endpoints, and a transaction stays with them
     NO_SLOT = "no_slot"  # concurrency limit
@@ -225,6 +236,7 @@ class Method:
     known: bool = True
     denied: bool = False
     answers_hash: bool = False  # the result is a transaction's hash, so ours may stand for it
+    examined: bool = False  # its answers are looked into: they tell a head, a nonce or a chain, or may be wrongly empty
     wire: bytes = b""  # the method's name as a JSON string, ready to be sent
 
     @property
@@ -237,7 +249,9 @@ class Method:
 class Call:
     """One decoded request.  `id` holds the caller's own bytes (None: a notification).
 
-    Not frozen: a frozen dataclass costs 1 us more to build and this is built for every request.
+    `low` and `high` are the lowest and the highest block number that it names (a log query names two);
+    -1: none.  `part` is how many times it was cut from a larger one.  Not frozen: a frozen dataclass
+    costs 1 us more to build and this is built for every request.
     """
 
     method: Method
@@ -245,6 +259,14 @@ class Call:
     id: bytes | None
     request_class: RequestClass
     block: BlockRef = BlockRef.NONE
+    low: int = -1
+    high: int = -1
+    part: int = 0
+
+    @property
+    def about_the_head(self) -> bool:
+        """Only an endpoint at the newest block answers it rightly."""
+        return self.high < 0 and self.request_class is not RequestClass.PINNED_READ and self.block is not BlockRef.HASH
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +286,38 @@ class Reading:
     max_range: int | None = None  # eth_getLogs: the largest block range this endpoint said it serves
 
 
+@dataclass(frozen=True, slots=True)
+class HeadReport:
+    """One endpoint's word about its newest block.
+
+    `hash` and `parent` are lower-case hex, empty when not said; `timestamp` is in seconds since 1970.
+    """
+
+    number: int
+    hash: str = ""
+    parent: str = ""
+    timestamp: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What an answer tells besides being one: facts that show whether it can be true.
+
+    `head` is the endpoint's newest block, if the answer says; `final` the same of the newest finalized
+    one.  `missing` says that what was asked for is not there (``null``, an empty list of logs); `last` is
+    the highest block that a list of logs reaches: a node that is behind ends its list early.
+    `wrong` says, in a few words, why it cannot be the answer to this call; empty: it can.
+    """
+
+    head: HeadReport | None = None
+    final: int | None = None
+    nonce: int | None = None
+    chain_id: int | None = None
+    missing: bool = False
+    last: int | None = None
+    wrong: str = ""
+
+
 DOMAIN_LABELS = ("cloud", "region", "edge", "asn", "operator", "client", "account")
 """The labels whose values are failure domains, in the order in which they are shown."""
 
@@ -275,7 +329,8 @@ class Endpoint:
     `id` is unique in the route and safe to show; the URL is not, and lives with the transport.
     `domains` maps a label (cloud, region, ...) to its value.  `tier` 0 is preferred; `weight` is a
     relative share inside a tier.  When a route has `private` endpoints, transactions are sent to
-    those only: a public node would show them to the whole mempool.
+    those only: a public node would show them to the whole mempool.  A `standby` endpoint is asked
+    nothing (no probe, no head) while others serve.
     """
 
     id: str
@@ -286,6 +341,7 @@ class Endpoint:
     domains: tuple[tuple[str, str], ...] = ()
     max_concurrency: int = 1024
     private: bool = False
+    standby: bool = False
 
     def shares_domain_with(self, other: Endpoint) -> bool:
         """True when one label has the same value for both: they can fail together."""

@@ -6,12 +6,15 @@ unchanged keeps its connections and its health through a reload.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from gateway.catalogue.chains import Chain, find
-from gateway.clock import monotonic
+from gateway.catalogue.ranges import load_ranges
+from gateway.clock import monotonic, wall_seconds
 from gateway.config.settings import EndpointSettings, RouteSettings, Settings
 from gateway.dialect.protocol import Dialect
 from gateway.dialect.registry import dialect_named
@@ -21,12 +24,17 @@ from gateway.edge.rpc import RpcRoute, Table
 from gateway.limits import EdgeLimits
 from gateway.model import DOMAIN_LABELS, Endpoint
 from gateway.policy.budget import TokenBucket
+from gateway.policy.connectivity import Connectivity
+from gateway.policy.quota import ProviderBudget, QuotaSettings
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.engine import Engine
-from gateway.upstream.fleet import Moved, Pool, PoolSettings
+from gateway.upstream.fleet import Pool
 from gateway.upstream.outbound import Outbound, build_engine
+from gateway.upstream.permits import Moved, PoolSettings
+from gateway.upstream.placement import Placer
 from gateway.upstream.resolver import Resolver
 from gateway.upstream.route import Route
+from gateway.upstream.waiting import Waiting
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +65,10 @@ class Built:
             elif state.drained_at is not None:
                 self.route.pool.drain(position, state.drained_at)
         self.route.engines = engines
+        if before.route.chain_id == self.route.chain_id:
+            self.route.pool.inherit(before.route.pool)
+        if self.route.place is not None:
+            self.route.place(0)  # what was found out before is still true
 
     def engines_not_in(self, current: list[Built]) -> list[Engine]:
         """The engines that nobody uses any more."""
@@ -66,6 +78,10 @@ class Built:
     async def close(self) -> None:
         for engine in self.route.engines:
             await engine.close()
+
+
+Budgeted = tuple[QuotaSettings, ProviderBudget]
+"""A live budget with the settings that it was made from."""
 
 
 class RouteBuilder:
@@ -78,23 +94,39 @@ class RouteBuilder:
         metrics: Metrics,
         chance: random.Random,
         tell: Callable[[Moved], None],
+        connectivity: Connectivity,
+        budgets: dict[str, Budgeted],
     ) -> None:
         self._settings = settings
         self._resolver = resolver
         self._metrics = metrics
         self._chance = chance
         self._tell = tell
+        self._connectivity = connectivity
+        self._budgets = budgets
+        self._tables = [load_ranges(path) for path in settings.domains.ranges]
+
+    def _budgets_of(self, route: RouteSettings) -> Callable[[Endpoint], ProviderBudget]:
+        """The live budget of an endpoint's account: one for all endpoints of a provider, kept through reloads."""
+        own = {endpoint.id: endpoint.budget for endpoint in route.endpoints}
+
+        def find(endpoint: Endpoint) -> ProviderBudget:
+            provider = self._settings.providers.get(endpoint.provider)
+            settings = own.get(endpoint.id) or (provider.budget if provider is not None else QuotaSettings())
+            name = endpoint.provider if provider is not None else f"{endpoint.route}/{endpoint.id}"
+            known = self._budgets.get(name)
+            if known is None or known[0] != settings:
+                known = self._budgets[name] = (settings, ProviderBudget(settings, monotonic(), wall_seconds()))
+            return known[1]
+
+        return find
 
     def build(self, name: str) -> Built:
         """The running route called `name`."""
         settings = self._settings
         route = settings.routes[name]
-        policies = PoolSettings(
-            breaker=route.breaker or settings.defaults.breaker,
-            holds=route.holds or settings.defaults.holds,
-            retry=route.retry or settings.defaults.retry,
-            selection=route.selection or settings.defaults.selection,
-        )
+        own = {part.name: getattr(route, part.name) for part in dataclasses.fields(PoolSettings)}
+        policies = PoolSettings(**{name: own[name] or getattr(settings.defaults, name) for name in own})
         transport = route.transport or settings.defaults.transport
         chain = find(route.chain) if route.chain is not None else None
         outbounds = [_outbound(endpoint) for endpoint in route.endpoints]
@@ -106,21 +138,31 @@ class RouteBuilder:
             self._chance,
             self._tell,
             self._metrics.attempts_for,
+            block_time=chain.block_time if chain is not None else None,
+            connectivity=self._connectivity,
+            budgets=self._budgets_of(route),
         )
+        stats = self._metrics.route(name)
         running = Route(
             name,
             pool,
             [build_engine(outbound, transport, self._resolver, monotonic) for outbound in outbounds],
             _dialect(route, chain),
             transport,
-            self._metrics.route(name),
+            stats,
             chain_id=route.chain_id if route.chain_id is not None else (chain.id if chain is not None else None),
             aliases=tuple(route.aliases),
             title=chain.title if chain is not None else name,
+            consensus=dict(route.consensus),
+            last_call_at=monotonic(),
+            waiting=Waiting(pool, monotonic, self._chance, stats),
         )
         allow = [*settings.methods.allow, *route.methods.allow]
         deny = [*settings.methods.deny, *route.methods.deny]
         exposed = RpcRoute(running, MethodPolicy(allow, deny))
+        if settings.domains.infer:
+            hosts = [host_of(endpoint.url.reveal()) for endpoint in route.endpoints]
+            running.place = Placer(pool, hosts, self._resolver, self._tables, monotonic).place
         return Built(running, exposed, [outbound.fingerprint(transport) for outbound in outbounds])
 
     def _endpoint(self, route: str, endpoint: EndpointSettings) -> Endpoint:
@@ -139,6 +181,7 @@ class RouteBuilder:
             domains=tuple(labels),
             max_concurrency=endpoint.max_concurrency,
             private=endpoint.private,
+            standby=endpoint.standby,
         )
 
 
@@ -174,6 +217,12 @@ def _dialect(route: RouteSettings, chain: Chain | None) -> Dialect:
         head_params=chain.head_params,
         head_path=chain.head_path,
     )
+
+
+def host_of(url: str) -> tuple[str, int]:
+    """Where a URL's server is."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def host_and_port(listen: str) -> tuple[str, int]:

@@ -32,7 +32,7 @@ class Chain:
     symbol: str
     block_time: float
     finality: str
-    dialect: Literal["evm", "generic"]
+    dialect: Literal["evm", "solana", "bitcoin", "generic"]
     testnet: bool
     aliases: tuple[str, ...]
     head_method: str | None = None

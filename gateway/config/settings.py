@@ -35,8 +35,15 @@ from gateway.config.scalars import (
 )
 from gateway.config.sections import STRICT, Measured, Section
 from gateway.limits import EdgeLimits, GzipSettings, TransportSettings
+from gateway.policy.admission import AdmissionSettings
+from gateway.policy.agreement import AuditSettings, ConsensusSettings
 from gateway.policy.breaker import BreakerSettings
+from gateway.policy.concurrency import ConcurrencySettings
+from gateway.policy.domains import DomainSettings
+from gateway.policy.heads import HeadSettings
+from gateway.policy.hedging import HedgeSettings
 from gateway.policy.holds import HoldSettings
+from gateway.policy.quota import QuotaSettings
 from gateway.policy.retry import RetrySettings
 from gateway.policy.selection import SelectionSettings
 from gateway.telemetry.traces import TraceSettings
@@ -45,6 +52,14 @@ Breaker = Annotated[BreakerSettings, Section()]
 Holds = Annotated[HoldSettings, Section()]
 Retry = Annotated[RetrySettings, Section()]
 Selection = Annotated[SelectionSettings, Section()]
+Heads = Annotated[HeadSettings, Section()]
+Domains = Annotated[DomainSettings, Section()]
+Concurrency = Annotated[ConcurrencySettings, Section()]
+Hedging = Annotated[HedgeSettings, Section()]
+Admission = Annotated[AdmissionSettings, Section()]
+Audit = Annotated[AuditSettings, Section()]
+Consensus = Annotated[ConsensusSettings, Section()]
+Quota = Annotated[QuotaSettings, Section()]
 Transport = Annotated[TransportSettings, Section()]
 ChainId = Annotated[int, Measured(low=1, high=CHAIN_ID_LIMIT)]
 
@@ -71,7 +86,9 @@ class DomainLabels(Tree):
 
 
 class ProviderSettings(DomainLabels):
-    """A company or a cluster of one's own; its labels hold for all of its endpoints."""
+    """A company or a cluster of one's own; its labels and its budget hold for all of its endpoints together."""
+
+    budget: Quota = Field(default=QuotaSettings(), description="what the account may be asked, in its own units")
 
 
 class BasicSettings(Tree):
@@ -109,6 +126,8 @@ class EndpointSettings(DomainLabels):
         default=1024, description="most calls at it at once"
     )
     private: Flag = Field(default=False, description="transactions of the route go only to private endpoints")
+    standby: Flag = Field(default=False, description="asked nothing, not even for its head, while others serve")
+    budget: Quota | None = Field(default=None, description="for an endpoint without `provider`: what it may be asked")
 
     @model_validator(mode="before")
     @classmethod
@@ -129,7 +148,9 @@ class RouteSettings(Tree):
     """What a caller addresses: a chain, and the endpoints that serve it."""
 
     chain: Chain | None = Field(default=None, description="name or id in the catalogue of chains")
-    dialect: Literal["evm", "generic"] | None = Field(default=None, description="default: the chain's, or evm")
+    dialect: Literal["evm", "solana", "bitcoin", "generic"] | None = Field(
+        default=None, description="default: the chain's, or evm"
+    )
     chain_id: ChainId | None = Field(default=None, description="default: the chain's, or what the endpoints say")
     aliases: tuple[Name, ...] = Field(default=(), description="further names")
     endpoints: tuple[EndpointSettings, ...] = Field(min_length=1, description="URLs, or mappings with a url")
@@ -140,6 +161,15 @@ class RouteSettings(Tree):
     holds: Holds | None = Field(default=None, description="instead of defaults.holds")
     retry: Retry | None = Field(default=None, description="instead of defaults.retry")
     selection: Selection | None = Field(default=None, description="instead of defaults.selection")
+    heads: Heads | None = Field(default=None, description="instead of defaults.heads")
+    domains: Domains | None = Field(default=None, description="instead of defaults.domains")
+    concurrency: Concurrency | None = Field(default=None, description="instead of defaults.concurrency")
+    hedging: Hedging | None = Field(default=None, description="instead of defaults.hedging")
+    admission: Admission | None = Field(default=None, description="instead of defaults.admission")
+    audit: Audit | None = Field(default=None, description="instead of defaults.audit")
+    consensus: dict[Text, Consensus] = Field(
+        default={}, description="methods, in full, that several endpoints must agree on before they are answered"
+    )
     transport: Transport | None = Field(default=None, description="instead of defaults.transport")
 
     @model_validator(mode="before")
@@ -188,6 +218,14 @@ class DefaultsSettings(Tree):
     holds: Holds = Field(default=HoldSettings(), description="how long a throttled or refused endpoint is left alone")
     retry: Retry = Field(default=RetrySettings(), description="how often and how long a call is tried")
     selection: Selection = Field(default=SelectionSettings(), description="how the choice between endpoints measures")
+    heads: Heads = Field(default=HeadSettings(), description="newest blocks: how they are followed, who is behind")
+    domains: Domains = Field(default=DomainSettings(), description="when what fails together is suspected as a whole")
+    concurrency: Concurrency = Field(
+        default=ConcurrencySettings(), description="calls at once, learned from refusals and timeouts"
+    )
+    hedging: Hedging = Field(default=HedgeSettings(), description="a second leg for reads that take too long")
+    admission: Admission = Field(default=AdmissionSettings(), description="who waits while all endpoints are busy")
+    audit: Audit = Field(default=AuditSettings(), description="reads asked twice, to find who answers wrongly")
     transport: Transport = Field(default=TransportSettings(), description="connections, timeouts and sizes upstream")
 
 
@@ -248,6 +286,17 @@ class SimulatedSettings(Tree):
     client_version: Text = Field(default="Simulated/v1.0.0", description="what it says it is")
 
 
+class DomainInferenceSettings(Tree):
+    """How failure domains are found out that the file does not name.  Nothing is fetched for it."""
+
+    infer: Flag = Field(
+        default=True, description="from host names, what they are aliases of, addresses, and the nodes' software"
+    )
+    ranges: tuple[ReadableFile, ...] = Field(
+        default=(), description="files in which clouds publish their address ranges, as downloaded"
+    )
+
+
 class Settings(Tree):
     """The whole file."""
 
@@ -269,6 +318,9 @@ class Settings(Tree):
     allow_anonymous: Flag = Field(default=False, description="let callers without a key in although there are keys")
     methods: MethodsSettings = Field(default=MethodsSettings(), description="method policy of all routes")
     providers: dict[Name, ProviderSettings] = Field(default={}, description="who offers endpoints, and what they share")
+    domains: DomainInferenceSettings = Field(
+        default=DomainInferenceSettings(), description="failure domains that are not written down"
+    )
     routes: dict[Name, RouteSettings] = Field(min_length=1, description="what callers can address")
     defaults: DefaultsSettings = Field(default=DefaultsSettings(), description="policies of all routes")
     telemetry: TelemetrySettings = Field(default=TelemetrySettings(), description="logs and traces")

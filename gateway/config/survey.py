@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Iterator
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from gateway.catalogue.networks import labels_of
 from gateway.config.crosscheck import is_loopback
 from gateway.config.secret import Secret, SecretUrl
 from gateway.config.settings import EndpointSettings, RouteSettings, Settings
@@ -133,6 +134,8 @@ def _shared(settings: Settings, route: RouteSettings) -> Iterator[str]:
 def _label(settings: Settings, endpoint: EndpointSettings, label: str) -> str | None:
     provider = settings.providers.get(endpoint.provider) if endpoint.provider else None
     value = getattr(endpoint, label) or (getattr(provider, label) if provider is not None else None)
+    if not value and settings.domains.infer:
+        value = labels_of([urlsplit(endpoint.url.reveal()).hostname or ""]).get(label)
     return str(value) if value else None
 
 

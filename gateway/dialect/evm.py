@@ -8,13 +8,16 @@ success only where the answer is a hash; nothing here raises on what a caller or
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
-from gateway.dialect import transactions
+from gateway.dialect import canonical, evm_answers, ranges, transactions
 from gateway.dialect.classification import Rules, rules_for
 from gateway.dialect.tables import method_table
-from gateway.model import BlockRef, Call, Family, Method, ReplyKind, RequestClass
+from gateway.model import BlockRef, Call, Examined, Family, HeadReport, Method, ReplyKind, RequestClass
+
+MAX_VERSION = 200  # characters of a client's own name that are kept
 
 _decode_params = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_string = msgspec.json.Decoder(str).decode
@@ -42,6 +45,7 @@ _TAGS = {
     b'"finalized"': BlockRef.FINALIZED,
     b'"earliest"': BlockRef.EARLIEST,
 }
+_NEWEST = (b'"latest"', b"null")
 _HEAD, _PINNED = RequestClass.HEAD_READ, RequestClass.PINNED_READ  # an enum's member is slow to look up, and
 _LATEST, _NUMBER, _HASH = BlockRef.LATEST, BlockRef.NUMBER, BlockRef.HASH  # these are needed for every call
 _GIVES_A_HASH = frozenset(
@@ -69,6 +73,11 @@ class EvmDialect:
     name = "evm"
     chain_id_call: tuple[str, bytes] | None = ("eth_chainId", b"[]")
     head_call = ("eth_blockNumber", b"[]")
+    poll_call = ("eth_getBlockByNumber", b'["latest",false]')
+    final_call: tuple[str, bytes] | None = ("eth_getBlockByNumber", b'["finalized",false]')
+    safe_call: tuple[str, bytes] | None = ("eth_getBlockByNumber", b'["safe",false]')
+    version_call: tuple[str, bytes] | None = ("web3_clientVersion", b"[]")
+    genesis_call: tuple[str, bytes] | None = ("eth_getBlockByNumber", b'["0x0",false]')
 
     def __init__(self) -> None:
         self.methods = method_table("evm")
@@ -79,8 +88,8 @@ class EvmDialect:
         known = self._get(method)
         if known.block_param < 0:
             return Call(known, params, caller_id, known.request_class)
-        request_class, block = classify_block(known, params)
-        return Call(known, params, caller_id, request_class, block)
+        request_class, block, low, high = classify_block(known, params)
+        return Call(known, params, caller_id, request_class, block, low, high)
 
     def classify_error(
         self, http_status: int, code: int | None, message: str, data: bytes, method: Method
@@ -102,6 +111,9 @@ class EvmDialect:
     def lookup_call(self, transaction_hash: str) -> tuple[str, bytes]:
         return "eth_getTransactionByHash", f'["{transaction_hash}"]'.encode()
 
+    def found(self, transaction_hash: str, result: bytes) -> bool | None:
+        return result != b"null" and transaction_hash.encode() in bytes(result).lower()
+
     def probe_call(self, family: Family) -> tuple[str, bytes]:
         return _PROBES.get(family, self.head_call)
 
@@ -110,6 +122,43 @@ class EvmDialect:
 
     def parse_head(self, result: bytes) -> int | None:
         return quantity(result)
+
+    def parse_poll(self, result: bytes) -> HeadReport | None:
+        return evm_answers.report_of(result)
+
+    def parse_version(self, result: bytes) -> str:
+        try:
+            return _decode_string(result)[:MAX_VERSION]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return ""
+
+    def examine(self, call: Call, result: bytes) -> Examined | None:
+        return evm_answers.examine(call, result)
+
+    def encode_head(self, number: int) -> bytes:
+        return b'"0x%x"' % number
+
+    def pin(self, call: Call, number: int) -> bytes | None:
+        index = call.method.block_param
+        if index < 0 or call.block is not _LATEST:
+            return None
+        try:
+            items = [bytes(item) for item in _decode_params(call.params)] if call.params else []
+        except (msgspec.DecodeError, RecursionError):
+            return None
+        if len(items) < index or (len(items) > index and items[index] not in _NEWEST):
+            return None  # the parameters before it are missing, or an object names it in its own way
+        items[index : index + 1] = [b'"0x%x"' % number]
+        return b"[%b]" % b",".join(items)
+
+    def split(self, call: Call, limit: int, at_most: int) -> list[tuple[bytes, int]] | None:
+        return ranges.plan_split(call.params, limit, at_most)
+
+    def merge(self, results: Sequence[bytes]) -> bytes:
+        return ranges.merge_logs(results)
+
+    def fingerprint(self, method: Method, result: bytes) -> bytes:
+        return canonical.fingerprint(method.name, result)
 
 
 def quantity(result: bytes) -> int | None:
@@ -126,27 +175,36 @@ def quantity(result: bytes) -> int | None:
         return None
 
 
-def classify_block(method: Method, params: bytes) -> tuple[RequestClass, BlockRef]:
-    """Class and block reference of a call whose method names a block.  Never raises.
+Where = tuple[RequestClass, BlockRef, int, int]
+
+
+def classify_block(method: Method, params: bytes) -> Where:
+    """Class, block reference, lowest and highest block (-1: none) of a call whose method names a block.
 
     Heavy and highest reads keep their class whatever the block.  What is odd (no array, bad JSON, a
-    number that is no hex quantity) counts as the newest block.
+    number that is no hex quantity) counts as the newest block.  Never raises.
     """
     own = method.request_class
     index = method.block_param
     try:
         items = _decode_params(params) if params else ()
     except (msgspec.DecodeError, RecursionError):
-        return own, _LATEST
+        return own, _LATEST, -1, -1
     if len(items) <= index:
-        return own, _LATEST
+        return own, _LATEST, -1, -1
     raw = bytes(items[index])
     block = _TAGS.get(raw)
+    low = high = -1
     if block is None:
-        block = _inside(raw) if raw[:1] == b"{" else _plain(raw)
+        if raw[:1] == b"{":
+            block, low, high = _inside(raw)
+        else:
+            block = _plain(raw)
+            if block is _NUMBER:
+                low = high = int(raw[3:-1], 16)
         if own is _HEAD and (block is _NUMBER or block is _HASH):
-            return _PINNED, block
-    return own, block
+            own = _PINNED
+    return own, block, low, high
 
 
 def _plain(raw: bytes) -> BlockRef:
@@ -158,20 +216,29 @@ def _plain(raw: bytes) -> BlockRef:
     return _TAGS.get(raw, _LATEST)
 
 
-def _inside(raw: bytes) -> BlockRef:
-    """The block that an object names.  A hash outranks; a log filter is about its upper end.
+def _inside(raw: bytes) -> tuple[BlockRef, int, int]:
+    """The blocks that an object names.  A hash outranks; a log filter is about its upper end.
 
     A filter whose lower end moves with the head is about the head, whatever its upper end.
     """
     try:
         where = _decode_where(raw)
     except (msgspec.DecodeError, RecursionError):
-        return _LATEST
+        return _LATEST, -1, -1
     if _is_hash(bytes(where.blockHash)):
-        return _HASH
+        return _HASH, -1, -1
     if where.blockNumber:
-        return _plain(bytes(where.blockNumber))
-    upper = _plain(bytes(where.toBlock))
-    if upper is _NUMBER and _plain(bytes(where.fromBlock)) not in (_NUMBER, BlockRef.EARLIEST):
-        return _LATEST
-    return upper
+        return _pinned_to(bytes(where.blockNumber))
+    upper, _, high = _pinned_to(bytes(where.toBlock))
+    lower, low, _ = _pinned_to(bytes(where.fromBlock))
+    if upper is _NUMBER and lower not in (_NUMBER, BlockRef.EARLIEST):
+        return _LATEST, -1, -1
+    return upper, low, high
+
+
+def _pinned_to(raw: bytes) -> tuple[BlockRef, int, int]:
+    block = _plain(raw)
+    if block is not _NUMBER:
+        return block, -1, -1
+    number = int(raw[3:-1], 16)
+    return block, number, number

@@ -5,13 +5,15 @@ The chain catalogue says how its head is asked for and where the number stands i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from gateway.dialect import canonical
 from gateway.dialect.classification import rules_for
 from gateway.dialect.tables import method_table
-from gateway.model import Call, Family, Method, ReplyKind
+from gateway.model import Call, Examined, Family, HeadReport, Method, ReplyKind
 
 _decode = msgspec.json.Decoder().decode
 FALLBACK_HEAD = ("getHealth", b"[]")
@@ -26,12 +28,17 @@ class GenericDialect:
 
     name = "generic"
     chain_id_call: tuple[str, bytes] | None = None
+    final_call: tuple[str, bytes] | None = None
+    safe_call: tuple[str, bytes] | None = None
+    version_call: tuple[str, bytes] | None = None
+    genesis_call: tuple[str, bytes] | None = None
 
     def __init__(
         self, head_method: str | None = None, head_params: bytes = b"[]", head_path: str = "", rules: str = "generic"
     ) -> None:
         self.methods = method_table("generic")
         self.head_call = (head_method, head_params) if head_method else FALLBACK_HEAD
+        self.poll_call = self.head_call
         self._path = [part for part in head_path.split(".") if part]
         self._rules = rules_for(rules)
 
@@ -58,11 +65,39 @@ class GenericDialect:
     def lookup_call(self, transaction_hash: str) -> tuple[str, bytes]:
         return self.head_call
 
+    def found(self, transaction_hash: str, result: bytes) -> bool | None:
+        return None
+
     def probe_call(self, family: Family) -> tuple[str, bytes]:
         return self.head_call
 
     def parse_chain_id(self, result: bytes) -> int | None:
         return None
+
+    def parse_poll(self, result: bytes) -> HeadReport | None:
+        number = self.parse_head(result)
+        return HeadReport(number) if number is not None else None
+
+    def parse_version(self, result: bytes) -> str:
+        return ""
+
+    def examine(self, call: Call, result: bytes) -> Examined | None:
+        return None
+
+    def encode_head(self, number: int) -> bytes | None:
+        return None
+
+    def pin(self, call: Call, number: int) -> bytes | None:
+        return None
+
+    def split(self, call: Call, limit: int, at_most: int) -> list[tuple[bytes, int]] | None:
+        return None
+
+    def merge(self, results: Sequence[bytes]) -> bytes:
+        raise ValueError("nothing is split here")
+
+    def fingerprint(self, method: Method, result: bytes) -> bytes:
+        return canonical.fingerprint(method.name, result)
 
     def parse_head(self, result: bytes) -> int | None:
         try:

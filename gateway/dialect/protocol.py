@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from gateway.model import Call, Family, Method, ReplyKind
+from gateway.model import Call, Examined, Family, HeadReport, Method, ReplyKind
 
 
 class Dialect(Protocol):
@@ -32,6 +33,9 @@ class Dialect(Protocol):
     def lookup_call(self, transaction_hash: str) -> tuple[str, bytes]:
         """Method and parameters that ask for a transaction by hash."""
 
+    def found(self, transaction_hash: str, result: bytes) -> bool | None:
+        """Whether the answer to `lookup_call` shows the transaction; None when it does not say."""
+
     def probe_call(self, family: Family) -> tuple[str, bytes]:
         """A cheap call that shows whether a family works."""
 
@@ -48,3 +52,50 @@ class Dialect(Protocol):
 
     def parse_head(self, result: bytes) -> int | None:
         """The block number in a raw result; None when it is none."""
+
+    @property
+    def poll_call(self) -> tuple[str, bytes]:
+        """How to ask for the newest block with as much of it as one cheap call gives."""
+
+    def parse_poll(self, result: bytes) -> HeadReport | None:
+        """The newest block in the answer to `poll_call`; also in that to any call of the same shape."""
+
+    @property
+    def final_call(self) -> tuple[str, bytes] | None:
+        """How to ask for the newest finalized block; None when the protocol has none."""
+
+    @property
+    def safe_call(self) -> tuple[str, bytes] | None:
+        """The same for the newest safe block."""
+
+    @property
+    def genesis_call(self) -> tuple[str, bytes] | None:
+        """How to ask for the first block, whose hash tells networks with the same id apart."""
+
+    @property
+    def version_call(self) -> tuple[str, bytes] | None:
+        """How to ask for the node's software."""
+
+    def parse_version(self, result: bytes) -> str:
+        """The software's own name and version; empty when it says nothing readable."""
+
+    def examine(self, call: Call, result: bytes) -> Examined | None:
+        """What an answer tells besides being one; None: nothing.  Asked for examined methods only."""
+
+    def encode_head(self, number: int) -> bytes | None:
+        """The raw result that says this head, in the shape of `head_call`'s; None when there is no such shape."""
+
+    def pin(self, call: Call, number: int) -> bytes | None:
+        """The parameters with this block instead of the newest; None when the call does not name one."""
+
+    def split(self, call: Call, limit: int, at_most: int) -> list[tuple[bytes, int]] | None:
+        """The parameters of at most `at_most` calls that ask for the same in parts of at most `limit` blocks.
+
+        With each, its highest block.  None when the call cannot be split.
+        """
+
+    def merge(self, results: Sequence[bytes]) -> bytes:
+        """The raw results of the parts as one.  Raises ValueError when they do not fit together."""
+
+    def fingerprint(self, method: Method, result: bytes) -> bytes:
+        """The same for results that mean the same, whoever gave them."""

@@ -1,14 +1,16 @@
-"""The dialects by name.  Everything that is not EVM is generic until it has a dialect of its own."""
+"""The dialects by name.  A chain whose dialect is none of the others is generic until it has one of its own."""
 
 from __future__ import annotations
 
+from gateway.dialect.bitcoin import BitcoinDialect
 from gateway.dialect.evm import EvmDialect
 from gateway.dialect.generic import GenericDialect
 from gateway.dialect.protocol import Dialect
+from gateway.dialect.solana import SolanaDialect
 
-NAMES = ("evm", "generic")
+NAMES = ("evm", "solana", "bitcoin", "generic")
 _SOLANA_LIKE = ("solana",)
-_BITCOIN_LIKE = ("bitcoin", "litecoin", "dogecoin")  # Bitcoin Cash begins with the first
+_BITCOIN_LIKE = ("bitcoin", "litecoin", "dogecoin", "zcash")  # Bitcoin Cash begins with the first
 
 
 def dialect_named(
@@ -16,10 +18,15 @@ def dialect_named(
 ) -> Dialect:
     """A dialect.  The head arguments are the chain catalogue's and matter to ``generic`` only.
 
-    Raises ValueError for a name that is none.
+    A chain of a known family that is declared ``generic`` still has its family's error table, because
+    codes mean different things in each.  Raises ValueError for a name that is none.
     """
     if name == "evm":
         return EvmDialect()
+    if name == "solana":
+        return SolanaDialect()
+    if name == "bitcoin":
+        return BitcoinDialect()
     if name == "generic":
         rules = (
             "solana" if chain.startswith(_SOLANA_LIKE) else "bitcoin" if chain.startswith(_BITCOIN_LIKE) else "generic"

@@ -74,6 +74,7 @@ def _method(name: str, group: dict[str, Any], facts: dict[str, Any]) -> Method:
         cacheable=group.get("cacheable", False),
         denied=group.get("denied", False),
         answers_hash=facts.get("hash", False),
+        examined=facts.get("examined", False),
         wire=json.dumps(name).encode(),
     )
 

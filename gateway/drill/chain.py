@@ -90,6 +90,8 @@ class SimulatedChain:
         self._key = hashlib.sha256(f"{chain_id}:{seed}".encode()).digest()
         self._pool = _Pool()
         self._siblings: dict[int, SimulatedChain] = {}
+        self._branches: dict[int, Branch] = {}
+        self._halts: list[list[float]] = []  # [from, to), the last one open while the chain is halted
         self.received: dict[str, dict[str, int]] = {}
         """Transaction hash -> provider name -> how many times it was handed this transaction."""
 
@@ -101,11 +103,28 @@ class SimulatedChain:
             )
         return self._siblings[chain_id]
 
+    def branch(self, root: int) -> Branch:
+        """The same network as a node sees it that has followed another branch from above block `root` on."""
+        if root not in self._branches:
+            self._branches[root] = Branch(self, root)
+        return self._branches[root]
+
+    def halt(self, now: float) -> None:
+        """No further block from `now` on, at anybody's."""
+        if not self._halts or self._halts[-1][1] != float("inf"):
+            self._halts.append([now, float("inf")])
+
+    def resume(self, now: float) -> None:
+        """Blocks come again."""
+        if self._halts and self._halts[-1][1] == float("inf"):
+            self._halts[-1][1] = now
+
     # --- numbers and hashes -----------------------------------------------------------------------
 
     def head(self, now: float) -> int:
         """The newest block's number at `now`; 0 before and at genesis."""
-        return max(0, int((now - self.genesis_at) // self.block_time))
+        stood = sum(min(now, ended) - began for began, ended in self._halts if now > began)
+        return max(0, int((now - stood - self.genesis_at) // self.block_time))
 
     def timestamp(self, number: int) -> int:
         """Seconds since 1970."""
@@ -337,3 +356,50 @@ class SimulatedChain:
         except ValueError:
             return None
         return identity if self._hash_of(identity) == any_hash.lower() else None
+
+
+class Branch(SimulatedChain):
+    """A minority's view of a network: from above `root` on, other blocks under the same numbers.
+
+    Parent links are sound inside the branch, and its pace is the network's, so that only hashes (and
+    what the blocks hold) tell the two apart.
+    """
+
+    def __init__(self, trunk: SimulatedChain, root: int) -> None:
+        super().__init__(
+            trunk.chain_id, trunk.block_time, trunk.genesis_at, trunk.seed, genesis_timestamp=trunk.genesis_timestamp
+        )
+        self._trunk = trunk
+        self._root = root
+        self._own_key = hashlib.sha256(f"{trunk.chain_id}:{trunk.seed}:branch:{root}".encode()).digest()
+
+    def head(self, now: float) -> int:
+        return self._trunk.head(now)
+
+    def balance(self, address: str, number: int) -> int:
+        return super().balance(address, number) + (10**15 if number > self._root else 0)
+
+    def _hash_of(self, identity: int) -> str:
+        if identity // _IDENTITIES_PER_BLOCK <= self._root:
+            return super()._hash_of(identity)
+        head = (identity * _SCRAMBLE % 2**64).to_bytes(8)
+        return "0x" + (head + hashlib.blake2b(head, digest_size=24, key=self._own_key).digest()).hex()
+
+
+class Liar(SimulatedChain):
+    """The same blocks, and wrong values in them: what a compromised or broken provider tells."""
+
+    def __init__(self, trunk: SimulatedChain) -> None:
+        super().__init__(
+            trunk.chain_id, trunk.block_time, trunk.genesis_at, trunk.seed, genesis_timestamp=trunk.genesis_timestamp
+        )
+        self._trunk = trunk
+
+    def head(self, now: float) -> int:
+        return self._trunk.head(now)
+
+    def balance(self, address: str, number: int) -> int:
+        return super().balance(address, number) * 10
+
+    def word(self, number: int, *inputs: str) -> str:
+        return super().word(number, *inputs, "a lie")

@@ -46,6 +46,18 @@ class Fault(enum.Enum):
     WRONG_CHAIN_ID = ("wrong_chain_id", Stage.VIEW, True, "serves another network; amount: its chain id", 666.0)
     STALE_HEAD = ("stale_head", Stage.VIEW, True, "head frozen; amount: blocks behind at that instant", 10.0)
     LAGGING = ("lagging", Stage.VIEW, True, "follows the head; amount: blocks behind", 5.0)
+    HEAD_JUMP = ("head_jump", Stage.VIEW, True, "claims blocks that are not there; amount: how many", 1_000_000.0)
+    HEAD_STEPS_BACK = (
+        "head_steps_back",
+        Stage.VIEW,
+        True,
+        "every second answer comes from a machine that is behind; amount: blocks",
+        3.0,
+    )
+    FORKED = ("forked", Stage.VIEW, True, "on another branch; amount: blocks since they parted, at first", 5.0)
+    PRUNED = ("pruned", Stage.VIEW, True, "old blocks are gone; amount: blocks that are kept", 128.0)
+    EMPTY_LOGS = ("empty_logs", Stage.VIEW, True, "no logs and no receipts, although it has the blocks")
+    LYING = ("lying", Stage.VIEW, True, "sound-looking, wrong values in state")
     SLOW = ("slow", Stage.DELAY, True, "adds latency; amount: seconds", 0.05)
 
     HANG_BEFORE_HEAD = ("hang_before_head", Stage.ANSWER, False, "reads the request, never answers")

@@ -38,6 +38,9 @@ class View(NamedTuple):
     provider: str
     client_version: str
     huge_bytes: int
+    lowest: int = 0  # blocks below are gone
+    forgetful: bool = False  # its indexes of logs and receipts are empty
+    max_log_range: int = MAX_LOG_RANGE_BLOCKS
 
 
 class HugeLogs:
@@ -105,6 +108,8 @@ def _state_block(view: View, params: list[Any], index: int) -> int:
     number = _number_of_tag(view, params[index] if len(params) > index else None, index)
     if number > view.chain.head(view.now):
         raise Refused(-32000, "header not found")
+    if number < view.lowest:
+        raise Refused(-32000, f"missing trie node {view.chain.block_hash(number)[2:]} (path ) state is not available")
     return number
 
 
@@ -116,6 +121,8 @@ def _block_by(view: View, params: list[Any]) -> int | None:
         number = view.chain.number_of(params[0])
     else:
         number = _number_of_tag(view, params[0], 0)
+    if number is not None and 0 < number < view.lowest:
+        raise Refused(4444, "pruned history unavailable")
     return None if number is None or number > view.chain.head(view.now) else number
 
 
@@ -205,6 +212,8 @@ def _transaction(view: View, params: list[Any]) -> Any:
 
 
 def _receipt(view: View, params: list[Any]) -> Any:
+    if view.forgetful:
+        return None
     return view.chain.receipt(_matching(params, 0, _HASH, "hash"), view.now)
 
 
@@ -224,10 +233,14 @@ def _logs(view: View, params: list[Any]) -> Any:
         last = _number_of_tag(view, wanted.get("toBlock"), 0)
     if first > last:
         raise Refused(-32602, "invalid block range params")
-    if last - first >= MAX_LOG_RANGE_BLOCKS:
+    if last - first >= view.max_log_range:
         asked = last - first + 1
-        text = f"block range too large ({asked}), maximum allowed is {MAX_LOG_RANGE_BLOCKS} blocks"
+        text = f"block range too large ({asked}), maximum allowed is {view.max_log_range} blocks"
         raise Refused(-32000, text)
+    if first < view.lowest:
+        raise Refused(4444, "pruned history unavailable")
+    if view.forgetful:
+        return []
     if HUGE_LOGS in addresses:
         return HugeLogs(_one_log(view, head), view.huge_bytes)
     return view.chain.logs(first, min(last, head), addresses)  # nothing beyond the head: the lie a lagging node tells

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 from gateway.clock import Clock, monotonic
 from gateway.drill import wire
-from gateway.drill.chain import Refused, SimulatedChain
+from gateway.drill.chain import Liar, Refused, SimulatedChain
 from gateway.drill.connection import Connection
 from gateway.drill.faults import Fault, Rule, Script, Stage
-from gateway.drill.node import METHODS, HugeLogs, View, family_of, perform
+from gateway.drill.node import MAX_LOG_RANGE_BLOCKS, METHODS, HugeLogs, View, family_of, perform
 from gateway.drill.plays import PLAYS, REPLIES, REPLY_STATUS, End, Step
 
 MAX_RECORDED = 10_000
@@ -70,9 +70,15 @@ class SimulatedProvider:
         self.latency = latency
         self.huge_bytes = huge_bytes
         self.control = control
+        self._liar = Liar(chain)
+        self.max_log_range = MAX_LOG_RANGE_BLOCKS
+        self.rate_limit = 0.0  # calls a second that it takes; 0: as many as come
+        self._tokens = 0.0
+        self._tokens_at = 0.0
         self.requests: deque[Received] = deque(maxlen=MAX_RECORDED)
         self.calls: Counter[str] = Counter()
         self.http_requests = 0
+        self.refused_as_too_many = 0
         self.last_head = b""  # the newest request's head, byte for byte
         self.connections_total = 0
         self._clock = clock
@@ -260,6 +266,9 @@ class SimulatedProvider:
             if call.refused is None:
                 self.requests.append(Received(call.method, call.id, call.raw_params))
                 self.calls[call.method if call.method in METHODS else "other"] += 1
+        if self.rate_limit and not self._within_rate(len(calls)):
+            self.refused_as_too_many += 1
+            return wire.response(429, b"", b"text/plain")
         if self.script.armed:
             return self._answer_by_script(calls, batch)
         now = self._clock()
@@ -267,6 +276,16 @@ class SimulatedProvider:
         if isinstance(reply, bytes) and not self.latency:
             return wire.response(200, reply)
         return _soundly(reply), self.latency
+
+    def _within_rate(self, count: int) -> bool:
+        """A token bucket of one second's worth, as vendors have it."""
+        now = self._clock()
+        self._tokens = min(self.rate_limit, self._tokens + (now - self._tokens_at) * self.rate_limit)
+        self._tokens_at = now
+        if self._tokens < count:
+            return False
+        self._tokens -= count
+        return True
 
     def _answer_by_script(self, calls: list[wire.WireCall], batch: bool) -> tuple[Iterator[Step], float]:
         now = self._clock()
@@ -288,15 +307,35 @@ class SimulatedProvider:
         return PLAYS[spoiling.fault](body, spoiling.amount), delay
 
     def _view(self, now: float, rule: Rule | None) -> View:
-        chain, as_of = self.chain, now
-        if rule is not None:
-            if rule.fault is Fault.WRONG_CHAIN_ID:
-                chain = chain.sibling(int(rule.amount))
-            elif rule.fault is Fault.LAGGING:
-                as_of = now - rule.amount * chain.block_time
-            else:  # frozen as of when its window opened
-                as_of = min(now, rule.window()[0]) - rule.amount * chain.block_time
-        return View(chain, as_of, now, self.name, self.client_version, self.huge_bytes)
+        chain, as_of, lowest = self.chain, now, 0
+        fault = rule.fault if rule is not None else None
+        amount = rule.amount if rule is not None else 0.0
+        opened = min(now, rule.window()[0]) if rule is not None else now
+        if fault is Fault.WRONG_CHAIN_ID:
+            chain = chain.sibling(int(amount))
+        elif fault is Fault.LAGGING or (fault is Fault.HEAD_STEPS_BACK and rule is not None and rule.matched % 2):
+            as_of = now - amount * chain.block_time
+        elif fault is Fault.HEAD_JUMP:
+            as_of = now + amount * chain.block_time
+        elif fault is Fault.FORKED:
+            chain = chain.branch(chain.head(opened) - int(amount))
+        elif fault is Fault.PRUNED:
+            lowest = max(0, chain.head(now) - int(amount))
+        elif fault is Fault.LYING:
+            chain = self._liar
+        elif fault is Fault.STALE_HEAD:  # frozen as of when its window opened
+            as_of = opened - amount * chain.block_time
+        return View(
+            chain,
+            as_of,
+            now,
+            self.name,
+            self.client_version,
+            self.huge_bytes,
+            lowest,
+            fault is Fault.EMPTY_LOGS,
+            self.max_log_range,
+        )
 
     def _reply(
         self, calls: list[wire.WireCall], batch: bool, view: View, spoiling: Rule | None

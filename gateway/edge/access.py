@@ -42,6 +42,11 @@ class Caller:
     routes: frozenset[str] | None = None
     budget: Budget | None = None
 
+    @property
+    def key_name(self) -> str:
+        """The name of its key; empty for the anonymous."""
+        return self.name if self is not ANONYMOUS else ""
+
     def require(self, route: str, items: int, now: float) -> None:
         """Raise RouteRefused or OverBudget unless it may make `items` calls to `route` now."""
         if self.routes is not None and route not in self.routes:

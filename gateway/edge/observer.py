@@ -24,11 +24,12 @@ from gateway.telemetry.traces import (
     new_context,
     parse_traceparent,
 )
-from gateway.upstream.dispatch import Answer
-from gateway.upstream.fleet import Moved
+from gateway.upstream.answers import Answer
+from gateway.upstream.permits import Moved
 from gateway.upstream.route import Route
 
 logger = logging.getLogger("seawall")
+_GOOD_ENDS = ("closed", "in", "right", "current", "trusted")
 
 
 class Trail:
@@ -116,7 +117,7 @@ class Observer:
         """An endpoint's state changed."""
         if moved.what == "breaker":
             self._metrics.breaker_moved(moved.route, moved.endpoint, moved.became)
-        level = logging.INFO if moved.became in ("closed", "in", "right") else logging.WARNING
+        level = logging.INFO if moved.became in _GOOD_ENDS else logging.WARNING
         if moved.was == "unverified" and moved.became == "right":
             level = logging.INFO
         self._quiet.log(

@@ -21,7 +21,8 @@ from gateway.edge.methods import MethodPolicy
 from gateway.edge.observer import Observer
 from gateway.errors import CallerError, GatewayError, MalformedCall, UnknownRoute
 from gateway.limits import EdgeLimits, GzipSettings
-from gateway.upstream.dispatch import Answer, Dispatcher
+from gateway.upstream.answers import Answer
+from gateway.upstream.dispatch import Dispatcher
 from gateway.upstream.route import Route
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -176,7 +177,7 @@ class RpcEdge:
     async def _single(
         self, target: RpcRoute, request: Request, ask: _Ask, caller: Caller, scope: dict[str, Any], send: Send
     ) -> None:
-        answer = await self._answer(target, request, ask, scope)
+        answer = await self._answer(target, request, ask, caller, scope)
         if request.id is None:
             if answer.stream is not None:
                 answer.stream.close()
@@ -188,7 +189,9 @@ class RpcEdge:
             return
         await self._finish(send, headers, ask, answer.encode(request.id))
 
-    async def _answer(self, target: RpcRoute, request: Request, ask: _Ask, scope: dict[str, Any]) -> Answer:
+    async def _answer(
+        self, target: RpcRoute, request: Request, ask: _Ask, caller: Caller, scope: dict[str, Any]
+    ) -> Answer:
         route = target.route
         started_at = self._clock()
         call = route.dialect.call(request.method, request.params, request.id)
@@ -211,6 +214,7 @@ class RpcEdge:
                 started_at + deadline_for,
                 observer.head_source(trail) if trail is not None else None,
                 (lambda: connection.lost) if connection is not None else _never,
+                caller.key_name,
             )
         finally:
             route.stats.inflight -= 1
@@ -228,7 +232,7 @@ class RpcEdge:
         scope: dict[str, Any],
         send: Send,
     ) -> None:
-        answers = await asyncio.gather(*(self._item(target, item, ask, scope) for item in batch))
+        answers = await asyncio.gather(*(self._item(target, item, ask, caller, scope) for item in batch))
         wanted = []
         for answer, item in zip(answers, batch, strict=True):
             if not isinstance(item, Request) or item.id is not None:
@@ -243,10 +247,12 @@ class RpcEdge:
         else:
             await self._finish(send, headers, ask, encode_batch([a.encode(i or b"null") for a, i in wanted]))
 
-    async def _item(self, target: RpcRoute, item: Request | GatewayError, ask: _Ask, scope: dict[str, Any]) -> Answer:
+    async def _item(
+        self, target: RpcRoute, item: Request | GatewayError, ask: _Ask, caller: Caller, scope: dict[str, Any]
+    ) -> Answer:
         if isinstance(item, GatewayError):
             return Answer(attempts=0, error=item)
-        return await self._answer(target, item, ask, scope)
+        return await self._answer(target, item, ask, caller, scope)
 
     # --- sending ----------------------------------------------------------------------------------
 
@@ -258,6 +264,8 @@ class RpcEdge:
             headers.append((b"x-seawall-attempts", b"%d" % answer.attempts))
             if answer.execution:
                 headers.append((b"x-seawall-execution", answer.execution.encode()))
+            if answer.degraded:
+                headers.append((b"x-seawall-degraded", answer.degraded.encode()))
         if answer.error is not None and answer.error.retry_after is not None:
             headers.append((b"retry-after", b"%d" % max(1, round(answer.error.retry_after))))
         if ask.origin is not None:

@@ -21,6 +21,7 @@ from gateway.policy.retry import LastAttempt, RetrySettings, Verdict, may_go_els
 
 MIN_ATTEMPT_TIME = 0.005  # seconds; with less left, an attempt could only time out
 
+_DOUBTED = (ReplyKind.EMPTY, ReplyKind.BEHIND, ReplyKind.UNCOVERED)  # an answer came, and may not be the last word
 _UNREADABLE = (Outcome.FAILURE, Outcome.SOFT_FAILURE)  # a reply that counts so says nothing certain of the call
 
 
@@ -68,10 +69,15 @@ Event = Ended | NothingLeft | LookedUp | CallerGone
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Try another endpoint than `used`, the last resort included if `last_resort`."""
+    """Try another endpoint than `used`, the last resort included if `last_resort`.
+
+    `paid`: it is a retry, and the route's retry budget pays for it.  A second opinion on an answer that
+    may be empty by mistake is not: being right is worth one call.
+    """
 
     used: tuple[int, ...]
     last_resort: bool
+    paid: bool = field(default=True, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +165,14 @@ class Plan:
         )
         if verdict is Verdict.AGAIN and now + MIN_ATTEMPT_TIME >= self.deadline_at:
             verdict = Verdict.DEADLINE
-        if verdict is Verdict.AGAIN and not budget_left:
+        paid = event.kind not in _DOUBTED
+        if verdict is Verdict.AGAIN and paid and not budget_left:
             verdict = Verdict.BUDGET
         if verdict is not Verdict.AGAIN:
             return self._last_word(verdict, None)
         if elsewhere is Elsewhere.ONCE:
             self.once_used = True
-        return Launch(tuple(self.used), self.request_class.last_resort)
+        return Launch(tuple(self.used), self.request_class.last_resort, paid)
 
     def _after_look_up(self, found: bool | None, now: float, budget_left: bool) -> Command:
         self.looked_up = True
@@ -184,6 +191,10 @@ class Plan:
             return LookUp()
         if in_doubt and self.request_class.write:
             return Fail(UNKNOWN_OUTCOME, verdict, free_after)
+        for number in reversed(range(len(self.ends))):
+            kind = self.ends[number].kind
+            if kind is not None and kind.shown is Shown.ANSWER:
+                return Deliver(number, Shown.ANSWER)  # nobody knew better
         for number in reversed(range(len(self.ends))):
             end = self.ends[number]
             if end.kind is not None and end.has_error_object and end.kind.shown is Shown.UPSTREAM_ERROR:

@@ -20,7 +20,7 @@ from gateway.model import Elsewhere, RequestClass, Sent
 class RetrySettings:
     attempts: int = setting(3, "endpoints that may receive one call, connections that fail not counted", low=1, high=10)
     budget_share: float = setting(
-        0.2, "retries as a share of calls; earned by calls, spent by retries", unit="share", low=0, high=1
+        0.15, "retries as a share of calls; earned by calls, spent by retries", unit="share", low=0, high=1
     )
     budget_rate: float = setting(
         1.0, "retries a second that are free in any case, for quiet routes", unit="per_second", low=0, high=1000

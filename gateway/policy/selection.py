@@ -21,15 +21,30 @@ from gateway.model import Endpoint, Reason
 
 NEVER = float("inf")
 
-# Reasons that hold even when nothing else is left: the last resort skips them.
-NEVER_USED = frozenset({Reason.DRAINED, Reason.WRONG_CHAIN, Reason.UNVERIFIED, Reason.UNSUPPORTED, Reason.NOT_PRIVATE})
+# Reasons that hold even when nothing else is left: the last resort skips them.  An answer from another
+# chain, from another branch or from a liar is worse than none.
+NEVER_USED = frozenset(
+    {
+        Reason.DRAINED,
+        Reason.WRONG_CHAIN,
+        Reason.FORKED,
+        Reason.IMPLAUSIBLE_HEAD,
+        Reason.DISTRUSTED,
+        Reason.UNVERIFIED,
+        Reason.UNSUPPORTED,
+        Reason.NOT_PRIVATE,
+    }
+)
 _OF_BREAKERS = (Reason.PROBING, Reason.BREAKER_OPEN)
 _NEED_ORDER = {
     Reason.NO_SLOT: 0,
-    Reason.PROBING: 1,
-    Reason.BREAKER_OPEN: 2,
-    Reason.HELD: 3,
-    Reason.EXCLUDED: 4,
+    Reason.LAGGING: 1,
+    Reason.NO_SUCH_BLOCK: 2,
+    Reason.PROBING: 3,
+    Reason.BREAKER_OPEN: 4,
+    Reason.NO_BUDGET: 5,
+    Reason.HELD: 6,
+    Reason.EXCLUDED: 7,
 }
 
 
@@ -57,7 +72,8 @@ class Candidate:
 
     `refused` is the first reason against it, `until` the instant when that reason may have ended
     (NEVER: only an event ends it), `since` the instant when its breaker last moved.  `share` is its
-    weight times its slow-start share.
+    weight times its slow-start share.  `demoted`: fit, but in the last tier of all and no target for
+    retries while another is left, because what it shares with others is in doubt.
     """
 
     endpoint: Endpoint
@@ -66,19 +82,22 @@ class Candidate:
     share: float = 1.0
     ramping: bool = False
     since: float = 0.0
+    demoted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """The decision, with its reasons.  The integers are positions in the route's endpoint list.
 
-    `front` may be chosen now; `behind` are healthy endpoints of worse tiers, best first; `need` are
-    the refused that may be tried when nothing else exists, least bad first.  `shares` belong to
-    `front`; None when all are equal.  The ranking holds until `valid_until`.
+    `front` may be chosen now; `behind` are healthy endpoints of worse tiers, best first, and `demoted`
+    those of them that are in the last tier of all; `need` are the refused that may be tried when
+    nothing else exists, least bad first.  `shares` belong to `front`; None when all are equal.  The
+    ranking holds until `valid_until`.
     """
 
     front: tuple[int, ...]
     behind: tuple[int, ...]
+    demoted: frozenset[int]
     need: tuple[int, ...]
     refused: tuple[tuple[int, Reason, float], ...]
     shares: tuple[float, ...] | None
@@ -96,10 +115,12 @@ RAMP_STEP = 0.5  # seconds between two looks at a share that is growing
 def rank(candidates: Sequence[Candidate], now: float) -> Ranking:
     """Order the candidates.  Pure; the caller keeps the result until `valid_until` or a change."""
     fit = [i for i, c in enumerate(candidates) if c.refused is None]
-    fit.sort(key=lambda i: candidates[i].endpoint.tier)
-    best = candidates[fit[0]].endpoint.tier if fit else 0
-    front = tuple(i for i in fit if candidates[i].endpoint.tier == best)
-    behind = tuple(i for i in fit if candidates[i].endpoint.tier != best)
+    rung = {i: (candidates[i].demoted, candidates[i].endpoint.tier) for i in fit}
+    fit.sort(key=rung.__getitem__)
+    best = rung[fit[0]] if fit else (False, 0)
+    front = tuple(i for i in fit if rung[i] == best)
+    behind = tuple(i for i in fit if rung[i] != best)
+    demoted = frozenset(i for i in behind if candidates[i].demoted)
     refused = tuple((i, c.refused, c.until) for i, c in enumerate(candidates) if c.refused is not None)
     need = sorted(
         (i for i, reason, _ in refused if reason not in NEVER_USED),
@@ -117,7 +138,7 @@ def rank(candidates: Sequence[Candidate], now: float) -> Ranking:
         shares = None
     if any(candidates[i].ramping for i in fit):
         valid_until = min(valid_until, now + RAMP_STEP)
-    return Ranking(front, behind, tuple(need), refused, shares, valid_until)
+    return Ranking(front, behind, demoted, tuple(need), refused, shares, valid_until)
 
 
 def pick(front: Sequence[int], costs: Sequence[float], shares: Sequence[float] | None, chance: float) -> int:
@@ -164,19 +185,19 @@ def successor(
 ) -> int | None:
     """Where a call goes after the endpoints in `used`: another failure domain first, then the cheapest.
 
-    Front before worse tiers; with `last_resort`, endpoints that are believed broken come after all
+    Front before worse tiers before the demoted; with `last_resort`, endpoints that are believed broken come after all
     healthy ones.  None when nothing is left.  `costs` are per position of `endpoints`.
     """
     tried = [endpoints[i] for i in used]
     groups = [ranking.front, ranking.behind]
-    best: tuple[tuple[int, int, float], int] | None = None
+    best: tuple[tuple[bool, int, int, float], int] | None = None
     for group_rank, group in enumerate(groups):
         for i in group:
             if i in used:
                 continue
             shared = sum(1 for other in tried if endpoints[i].shares_domain_with(other))
             # a worse tier in another domain beats the same domain in a better tier: what failed there is suspect
-            key = (min(shared, 1), group_rank * 1000 + endpoints[i].tier, costs[i])
+            key = (i in ranking.demoted, min(shared, 1), group_rank * 1000 + endpoints[i].tier, costs[i])
             if best is None or key < best[0]:
                 best = (key, i)
     if best is not None:

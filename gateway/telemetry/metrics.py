@@ -15,7 +15,7 @@ import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -61,17 +61,47 @@ _LES: Final = (*map(floatToGoString, BUCKETS), "+Inf")
 # What a route, endpoint or method may be called in a label; a URL never fits.
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,99}")
 
+VERDICTS: Final = ("local_fault", "chain_halted", "chain_split", "domain", "provider", "request")
+_ROUTE_COUNTERS: Final = (
+    ("failovers", "failovers", "Calls that needed more than one endpoint."),
+    ("retry_budget_refusals", "retry_budget_refusals", "Retries not made because the retry budget was used up."),
+    ("hedges", "hedges", "Second legs launched for reads that took long."),
+    ("hedges_won", "hedges_won", "Second legs that answered first."),
+    ("hedges_refused", "hedges_refused", "Second legs not launched because their budget was used up."),
+    ("shed", "shed", "Calls that gave way while all endpoints were busy."),
+    ("splits", "splits", "Queries that were asked in parts."),
+    ("audits", "audits", "Reads that a second endpoint was asked, too."),
+    ("audits_contradicted", "audits_contradicted", "Audited reads that the second endpoint contradicted."),
+    ("consensus_failed", "consensus_failed", "Calls under consensus on which too few endpoints agreed."),
+    ("request_faults", "request_faults", "Calls that all endpoints refused alike, counted against nobody."),
+)
+T = TypeVar("T")
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointGauge:
-    """What a scrape shows of one endpoint.  `breakers`: (family, 0 closed, 1 half-open or 2 open)."""
+    """What a scrape shows of one endpoint.  `breakers`: (family, 0 closed, 1 half-open or 2 open).
+
+    `lag` is in blocks, None while its head is unknown; `budget_left` a share, 1 without a budget.
+    """
 
     route: str
     endpoint: str
     available: bool
     breakers: tuple[tuple[str, int], ...] = ()
+    lag: int | None = None
+    budget_left: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RouteGauge:
+    """What a scrape shows of one route: its newest block (-1: unknown), who waits, and what is wrong."""
+
+    route: str
+    head: int
+    waiting: int
+    verdicts: frozenset[str]
 
 
 class Metrics(Collector):
@@ -82,9 +112,11 @@ class Metrics(Collector):
         version: str,
         redactor: Redactor | None = None,
         endpoints_source: Callable[[], Iterable[EndpointGauge]] = tuple,
+        routes_source: Callable[[], Iterable[RouteGauge]] = tuple,
     ) -> None:
-        """`endpoints_source` is asked at each scrape; the attribute may be set later."""
+        """The sources are asked at each scrape; the attributes may be set later."""
         self.endpoints_source = endpoints_source
+        self.routes_source = routes_source
         self.callers_refused = ReasonCounter(_CALLER_REASONS)
         self.edge_rejections = ReasonCounter(limit=40)
         self.config_reloads = ReasonCounter(("applied", "refused"))
@@ -253,38 +285,58 @@ class Metrics(Collector):
         yield moves
 
     def _collect_routes(self) -> Iterator[Metric]:
-        failovers = _counter("failovers", "Calls that needed more than one endpoint.", "route")
-        refusals = _counter("retry_budget_refusals", "Retries not made because the retry budget was used up.", "route")
+        for attribute, name, doc in _ROUTE_COUNTERS:
+            counter = _counter(name, doc, "route")
+            for route, stats in self._routes.items():
+                counter.add_metric((route,), getattr(stats, attribute))
+            yield counter
         lookups = _counter("broadcast_lookups", "Transactions of unknown fate looked up by hash.", "route", "found")
         inflight = _gauge("inflight_calls", "Calls being worked on now.", "route")
         for route, stats in self._routes.items():
-            failovers.add_metric((route,), stats.failovers)
-            refusals.add_metric((route,), stats.retry_budget_refusals)
             lookups.add_metric((route, "true"), stats.lookups_found)
             lookups.add_metric((route, "false"), stats.lookups_missing)
             inflight.add_metric((route,), stats.inflight)
-        yield from (failovers, refusals, lookups, inflight)
+        yield from (lookups, inflight)
+        heads = _gauge("head_block", "The newest block that is believed.", "route")
+        waiting = _gauge("waiting_calls", "Calls that wait for a free endpoint.", "route")
+        verdicts = _gauge("verdict", "1 while this is what is wrong with the route.", "route", "kind")
+        for gauge in self._read(self.routes_source):
+            name = self._name(gauge.route)
+            if name not in self._routes:
+                continue  # only what has its series set aside
+            if gauge.head >= 0:
+                heads.add_metric((name,), gauge.head)
+            waiting.add_metric((name,), gauge.waiting)
+            for kind in VERDICTS:
+                verdicts.add_metric((name, kind), 1.0 if kind in gauge.verdicts else 0.0)
+        yield from (heads, waiting, verdicts)
+
+    def _read(self, source: Callable[[], Iterable[T]]) -> list[T]:
+        try:
+            return list(source())
+        except Exception:
+            self._unread += 1
+            _logger.exception("gauges could not be read")
+            return []
 
     def _collect_endpoints(self) -> Iterator[Metric]:
         available = _gauge("endpoint_available", "1 when the endpoint may be chosen, else 0.", "route", "endpoint")
         breakers = _gauge("breaker_state", "Breaker: 0 closed, 1 half-open, 2 open.", "route", "endpoint", "family")
-        try:
-            gauges = {(self._name(each.route), self._name(each.endpoint)): each for each in self.endpoints_source()}
-            states = {
-                (*where, self._name(name)): state for where, each in gauges.items() for name, state in each.breakers
-            }
-        except Exception:
-            self._unread += 1
-            _logger.exception("the gauges of endpoints could not be read")
-            gauges, states = {}, {}
-        shown = list(gauges.items())[:GAUGES_SHARE]
+        lag = _gauge("endpoint_lag_blocks", "Blocks behind the newest one that is believed.", "route", "endpoint")
+        left = _gauge("endpoint_budget_left", "Share of the rate budget that is left.", "route", "endpoint")
+        gauges = {(self._name(e.route), self._name(e.endpoint)): e for e in self._read(self.endpoints_source)}
+        states = {(*where, self._name(name)): state for where, each in gauges.items() for name, state in each.breakers}
+        shown = list(gauges.items())[: GAUGES_SHARE // 3]
         for where, gauge in shown:
             available.add_metric(where, 1.0 if gauge.available else 0.0)
+            left.add_metric(where, gauge.budget_left)
+            if gauge.lag is not None:
+                lag.add_metric(where, gauge.lag)
         # When they do not all fit, open breakers are what somebody looks for.
-        by_state = sorted(states.items(), key=lambda item: -item[1])[: GAUGES_SHARE - len(shown)]
+        by_state = sorted(states.items(), key=lambda item: -item[1])[: GAUGES_SHARE - 3 * len(shown)]
         for cell, state in by_state:
             breakers.add_metric(cell, state)
-        yield from (available, breakers)
+        yield from (available, breakers, lag, left)
 
     def _collect_reasons(self) -> Iterator[Metric]:
         for name, doc, label, counter in (

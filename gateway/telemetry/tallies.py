@@ -145,9 +145,12 @@ class AttemptStats(Tally):
 class RouteStats:
     """The single numbers of one route: plain attributes, added to in place."""
 
-    __slots__ = ("failovers", "inflight", "lookups_found", "lookups_missing", "retry_budget_refusals")
+    __slots__ = (
+        "audits", "audits_contradicted", "consensus_failed", "failovers", "hedges", "hedges_refused", "hedges_won",
+        "inflight", "lookups_found", "lookups_missing", "request_faults", "retry_budget_refusals", "shed", "splits",
+    )  # fmt: skip
 
-    SERIES: Final = 5
+    SERIES: Final = 14 + 8  # with the gauges of a route: head, waiting and six verdicts
 
     def __init__(self) -> None:
         self.failovers = 0  # calls that needed a second endpoint
@@ -155,6 +158,15 @@ class RouteStats:
         self.lookups_found = 0  # transactions of unknown fate, looked up by hash
         self.lookups_missing = 0
         self.retry_budget_refusals = 0
+        self.hedges = 0  # second legs launched
+        self.hedges_won = 0  # of these, answered first
+        self.hedges_refused = 0  # by their budget
+        self.shed = 0  # calls that gave way while all endpoints were busy
+        self.splits = 0  # log queries cut into parts
+        self.audits = 0  # reads that a second endpoint was asked, too
+        self.audits_contradicted = 0
+        self.consensus_failed = 0  # calls without enough endpoints that agree
+        self.request_faults = 0  # calls that all endpoints refused alike
 
 
 class ReasonCounter:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import select
-from collections import deque
 from typing import Any, Protocol, cast
 
 import httptools
@@ -20,12 +19,12 @@ from gateway.errors import AttemptError, AttemptTimeout, BrokenReply, Cancelled,
 from gateway.limits import TransportSettings
 from gateway.model import Sent
 from gateway.upstream.decoding import BodyDecoder, DecodingError
-from gateway.upstream.engine import Stream
+from gateway.upstream.engine import Notice
+from gateway.upstream.streaming import BodyStream, Response
 
 MAX_HEAD_BYTES = 64 * 1024  # an answer's header section; nginx's default is 4-8 KiB, Envoy's 60 KiB
 MAX_HEAD_FIELDS = 200
 MAX_INTERIM = 8  # 1xx answers before the real one; a flood of them is an attack
-STREAM_HIGH_WATER = 512 * 1024  # reading from the upstream pauses above this
 READER_PATIENCE = 600.0  # seconds in which the reader of a stream may ask for nothing; the edge is stricter
 
 
@@ -43,107 +42,12 @@ class Owner(Protocol):
         """An idle connection was closed by its peer."""
 
 
-class Response:
-    """An upstream's answer.  Either `body` is complete, or `stream` delivers it piece by piece.
-
-    A stream must be read to its end or closed; until then it holds its connection.
-    """
-
-    __slots__ = ("body", "headers", "status", "stream")
-
-    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, stream: Stream | None) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-        self.stream = stream
-
-    def header(self, name: bytes) -> bytes | None:
-        """The first value of a header; `name` in lower case."""
-        for key, value in self.headers:
-            if key.lower() == name:
-                return value
-        return None
-
-
-class BodyStream:
-    """The body of a large answer, with backpressure: the upstream is not read faster than the caller.
-
-    Iterate for the pieces.  Raises ConnectionLost, AttemptTimeout or BrokenReply in the middle when
-    the upstream breaks off; the caller must then be cut off too, never given a short body.
-    """
-
-    __slots__ = ("_connection", "_done", "_error", "_idle_timeout", "_pieces", "_size", "_waiter")
-
-    def __init__(self, connection: Connection, pieces: list[bytes], idle_timeout: float) -> None:
-        self._connection: Connection | None = connection
-        self._pieces = deque(pieces)
-        self._size = sum(map(len, pieces))
-        self._done = False
-        self._error: AttemptError | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._idle_timeout = idle_timeout
-
-    def feed(self, piece: bytes) -> None:
-        self._pieces.append(piece)
-        self._size += len(piece)
-        if self._size > STREAM_HIGH_WATER and self._connection is not None:
-            self._connection.pause()
-        self._wake()
-
-    def finish(self, error: AttemptError | None) -> None:
-        if not self._done:
-            self._done = True
-            self._error = error
-            self._connection = None
-            self._wake()
-
-    def __aiter__(self) -> BodyStream:
-        return self
-
-    async def __anext__(self) -> bytes:
-        while not self._pieces:
-            if self._done:
-                if self._error is not None:
-                    raise self._error
-                raise StopAsyncIteration
-            connection = self._connection
-            assert connection is not None
-            connection.resume(self._idle_timeout)
-            self._waiter = connection.loop.create_future()
-            try:
-                await self._waiter
-            except asyncio.CancelledError:
-                self.close()
-                raise
-        piece = self._pieces.popleft()
-        self._size -= len(piece)
-        return piece
-
-    def close(self) -> None:
-        """Give up the rest; the connection is closed, because its bytes are still coming."""
-        connection, self._connection = self._connection, None
-        if connection is not None and not self._done:
-            connection.give_up()
-        if self._pieces and self._error is None:  # who reads on must not take the rest for nothing
-            self._error = Cancelled("given up", sent=Sent.ANSWERED)
-        self._done = True
-        self._pieces.clear()
-
-    @property
-    def waiting(self) -> bool:
-        """Somebody waits for the next piece."""
-        return self._waiter is not None and not self._waiter.done()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-
 class Connection(asyncio.Protocol):
     """One connection to one endpoint, carrying one exchange at a time."""
 
     __slots__ = (
-        "_decoder", "_future", "_head_bytes", "_headers", "_interim", "_keep_alive", "_messages", "_overhead",
+        "_decoder", "_ends_at", "_future", "_head_bytes", "_headers", "_interim", "_keep_alive", "_messages",
+        "_notice", "_overhead",
         "_parser", "_pieces", "_pool", "_size", "_stream", "_timer", "_timer_at", "_unread_until", "_until_close",
         "closed", "deadline_at", "idle_since", "keep_idle_for", "loop", "status", "transport",
     )  # fmt: skip
@@ -157,6 +61,8 @@ class Connection(asyncio.Protocol):
         self._stream: BodyStream | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._notice: Notice | None = None
+        self._ends_at = 0.0
         self.deadline_at = 0.0
         self.idle_since = 0.0
         self.keep_idle_for = pool.settings.keep_idle_for
@@ -180,19 +86,34 @@ class Connection(asyncio.Protocol):
 
     # --- the exchange -----------------------------------------------------------------------------
 
-    def exchange(self, request: bytes, deadline_at: float) -> asyncio.Future[Response]:
+    def exchange(
+        self, request: bytes, deadline_at: float, notice_at: float = 0.0, notice: Notice | None = None
+    ) -> asyncio.Future[Response]:
         """Send `request` and return the future answer.  `deadline_at` is an instant of the pool's clock.
 
+        `notice` is called once if there is no answer at `notice_at`, and given `supersede`.
         One timer per connection is moved along lazily, so a busy connection arms it once per
         timeout, not once per request.
         """
         self._begin()
+        self._notice = notice
+        self._ends_at = deadline_at
+        if notice is not None and notice_at < deadline_at:
+            deadline_at = notice_at
         self.deadline_at = deadline_at
         if self._timer is None or deadline_at < self._timer_at:
             self._arm(deadline_at)
         future = self._future = self.loop.create_future()
         self.transport.write(request)
         return future
+
+    def supersede(self, answer: Any) -> None:
+        """Somebody else has answered: whoever waits gets `answer`, and what may still come here is not looked at."""
+        future, self._future = self._future, None
+        if future is not None:
+            self.close()
+            if not future.done():
+                future.set_result(answer)
 
     def _arm(self, at: float) -> None:
         if self._timer is not None:
@@ -207,6 +128,13 @@ class Connection(asyncio.Protocol):
         now = self._pool.clock()
         if now + 0.001 < self.deadline_at:
             self._arm(self.deadline_at)
+            return
+        if self._future is not None and now + 0.001 < self._ends_at:
+            notice, self._notice = self._notice, None
+            self.deadline_at = self._ends_at
+            self._arm(self._ends_at)
+            if notice is not None:
+                notice(self.supersede)
             return
         if self._stream is not None and not self._stream.waiting:  # it is not the upstream that keeps us waiting
             self._unread_until = self._unread_until or now + READER_PATIENCE
@@ -377,6 +305,7 @@ class Connection(asyncio.Protocol):
         if future is None or future.done():
             self.close()  # given up in this very moment: nobody would ever read it
             return
+        self.deadline_at = self._ends_at
         stream = self._stream = BodyStream(self, self._pieces, self._pool.settings.stream_idle_timeout)
         self._pieces = []
         self.transport.pause_reading()

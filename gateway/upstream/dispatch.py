@@ -3,107 +3,63 @@
 Always true: every call ends in exactly one `Answer`; every permit taken is settled; a gateway
 failure is an answer too, never an exception to the edge.
 The happy path is short on purpose: choose, send, read, settle, answer.  Everything that matters only
-when something goes wrong (the plan, attempt records, readings) is built when it does.
+when something goes wrong (the plan, attempt records, readings, a second leg, a place in the queue) is
+built when it does.
 Does not belong here: deciding (policy/plan), counting (fleet), the meaning of a reply (dialect).
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from gateway.clock import Clock
-from gateway.dialect import jsonrpc
-from gateway.dialect.jsonrpc import BadReply, StreamedId, encode_request, read_reply
-from gateway.errors import (
-    AttemptError,
-    AttemptsFailed,
-    DeadlinePassed,
-    Exhausted,
-    GatewayError,
-    MethodUnsupported,
-    NoEndpoint,
-    OutcomeUnknown,
-)
-from gateway.model import (
-    AttemptRecord,
-    Call,
-    Effect,
-    Outcome,
-    Reading,
-    ReplyKind,
-    RequestClass,
-    Sent,
-    Shown,
-)
+from gateway.dialect.jsonrpc import BadReply, encode_request, read_reply
+from gateway.errors import AttemptError
+from gateway.model import Call, Outcome, Reading, ReplyKind, RequestClass
 from gateway.policy.plan import CallerGone, Command, Deliver, Ended, Fail, Launch, LookedUp, LookUp, NothingLeft, Plan
-from gateway.upstream.engine import Reply, Stream
-from gateway.upstream.fleet import Permit
+from gateway.upstream import splitting
+from gateway.upstream.agreeing import agree
+from gateway.upstream.answers import Answer, Attempt, Scrub, deliver, fail
+from gateway.upstream.attempts import Attempts, Heads
+from gateway.upstream.audit import Auditor
+from gateway.upstream.engine import Reply
+from gateway.upstream.examination import examine
+from gateway.upstream.hedge import Hedge
 from gateway.upstream.lookup import look_up
-from gateway.upstream.reading import read_response
-from gateway.upstream.relay import Relay, head_of, whole
+from gateway.upstream.permits import Permit
 from gateway.upstream.route import Route
+from gateway.upstream.waiting import Shed
 
-MAX_BUFFERED_ERROR = 8_000_000  # bytes of a large answer that is not a result, read whole to be understood
-
-
-@dataclass(slots=True, eq=False)
-class Answer:
-    """What one call ends in: a result (whole or streamed), an upstream's error, or one of ours.
-
-    `attempts` counts endpoints tried; `records` are filled only when something went wrong.
-    `execution` is ``done``, ``not_sent`` or ``unknown`` for calls that change something, else empty.
-    """
-
-    endpoint: str = ""
-    attempts: int = 1
-    result: bytes | None = None
-    rpc_error: bytes | None = None
-    stream: Relay | None = None
-    error: GatewayError | None = None
-    records: tuple[AttemptRecord, ...] = ()
-    execution: str = ""
-
-    def encode(self, caller_id: bytes) -> bytes:
-        """The JSON-RPC answer under the caller's id.  Not for streams."""
-        if self.result is not None:
-            return jsonrpc.encode_result(caller_id, self.result)
-        if self.rpc_error is not None:
-            return jsonrpc.encode_raw_error(caller_id, self.rpc_error)
-        return jsonrpc.encode_error(caller_id, self.error or AttemptsFailed("no answer"))
+Gone = Callable[[], bool]
+_HEDGED = (RequestClass.PINNED_READ, RequestClass.HEAD_READ)
 
 
-@dataclass(slots=True, eq=False)
-class _Attempt:
-    """One attempt's end, with what it brought."""
-
-    permit: Permit
-    record: AttemptRecord
-    ended: Ended
-    reading: Reading | None
-    stream: Relay | None = None
+def _stays() -> bool:
+    return False
 
 
 class Dispatcher:
     """Drives calls of any route.  One per gateway."""
 
-    def __init__(self, clock: Clock, scrub: Callable[[bytes], bytes] = lambda text: text) -> None:
+    def __init__(self, clock: Clock, scrub: Scrub = lambda text: text, auditor: Auditor | None = None) -> None:
         self._clock = clock
-        self._wire_ids = itertools.count(1)
+        self._attempts = Attempts(clock)
         self._scrub = scrub
+        self._auditor = auditor
 
     async def handle(
         self,
         route: Route,
         call: Call,
         deadline_at: float,
-        heads: Callable[[], bytes] | None = None,
-        caller_gone: Callable[[], bool] = lambda: False,
+        heads: Heads | None = None,
+        caller_gone: Gone = _stays,
+        caller: str = "",
     ) -> Answer:
         """One call, to its end.  `deadline_at` is an instant of the clock; never raises but for cancellation.
 
-        `heads` gives each attempt its trace header line.
+        `heads` gives each attempt its trace header line.  `caller` is the name of its key, empty for
+        anonymous ones: whoever floods a busy route waits behind the others.
 
         `caller_gone` is asked before a further attempt is launched: what is on its way finishes, so
         that its connection stays usable, but nothing new starts for nobody.
@@ -111,34 +67,89 @@ class Dispatcher:
         now = self._clock()
         pool = route.pool
         pool.retry_budget.earn(pool.settings.retry.budget_share)
+        route.last_call_at = now
+        if route.consensus and call.method.name in route.consensus:
+            return await agree(self._attempts, route, call, route.consensus[call.method.name], deadline_at, heads)
         request_class = call.request_class
-        permit = pool.first(call.method, now)
+        permit = pool.first(call, now) if not pool.waiting else None
         if permit is None:
-            return await self._by_plan(route, call, deadline_at, heads, None, caller_gone)
-        wire_id = next(self._wire_ids)
+            return await self._by_plan(route, call, deadline_at, heads, None, None, caller_gone, caller)
+        hedge, notice_at = None, 0.0
+        if request_class in _HEDGED:
+            hedge, notice_at = self._hedge(route, call, permit, deadline_at, heads, now)
+        wire_id = next(self._attempts.wire_ids)
         try:
-            response = await route.engines[permit.state.position].send(
+            response: Reply | Attempt = await route.engines[permit.state.position].send(
                 encode_request(call.method.wire, call.params, wire_id),
                 min(deadline_at, now + route.attempt_timeout(request_class)),
                 heads() if heads is not None else b"",
                 careful=request_class.write,
+                notice_at=notice_at,
+                notice=hedge.start if hedge is not None else None,
             )
+            if isinstance(response, Attempt):
+                assert hedge is not None
+                return self._hedged(route, call, hedge, response)
+            first: Attempt | None = None
             if response.status == 200 and response.stream is None:
                 result, _ = read_reply(response.body, wire_id)
                 if result is not None:
-                    permit.settle(Outcome.SUCCESS, "answer", self._clock())
-                    return Answer(
-                        permit.state.endpoint.id, result=result, execution="done" if request_class.write else ""
-                    )
-            first = await self._understand(route, call, permit, response, wire_id, "primary")
+                    ending = self._ending(route, call, permit, result, hedge)
+                    if isinstance(ending, Answer):
+                        return ending
+                    first = ending
+            if first is None:
+                first = await self._attempts.understand(route, call, permit, response, wire_id, "primary", again=False)
         except BadReply as problem:
-            first = self._bad_reply(permit, str(problem), "primary")
+            first = self._attempts.bad_reply(permit, str(problem), "primary")
         except AttemptError as error:
-            first = self._failed(permit, error, "primary")
+            first = self._attempts.failed(permit, error, "primary")
         except BaseException:
             permit.release()
+            if hedge is not None:
+                hedge.drop()
             raise
-        return await self._by_plan(route, call, deadline_at, heads, first, caller_gone)
+        return await self._by_plan(route, call, deadline_at, heads, first, hedge, caller_gone, caller)
+
+    def _ending(self, route: Route, call: Call, permit: Permit, result: bytes, hedge: Hedge | None) -> Answer | Attempt:
+        """A result came from the first endpoint: the call's answer, unless looking into it raises a doubt."""
+        finding = None
+        if call.method.examined:
+            finding = examine(route, call, permit.state.position, result, self._clock(), False)
+            if finding is not None and finding.kind is not ReplyKind.ANSWER:
+                reading = Reading(finding.kind, result=result, detail=finding.detail)
+                return self._attempts.found(permit, reading, "primary")
+        permit.settle(Outcome.SUCCESS, "answer", self._clock())
+        if hedge is not None and hedge.started:
+            hedge.drop()
+        if self._auditor is not None and call.request_class is RequestClass.PINNED_READ:
+            self._auditor.consider(route, call, permit.state.position, result)
+        if finding is not None:
+            result = finding.result or result
+        return Answer(permit.state.endpoint.id, result=result, execution="done" if call.request_class.write else "")
+
+    def _hedge(
+        self, route: Route, call: Call, permit: Permit, deadline_at: float, heads: Heads | None, now: float
+    ) -> tuple[Hedge | None, float]:
+        """The second leg that a read may need, and the instant at which it would."""
+        pool = route.pool
+        settings = pool.settings.hedging
+        if not settings.enabled or len(pool.endpoints) < 2:
+            return None, 0.0
+        pool.hedge_budget.earn(settings.budget_share)
+        notice_at = now + max(settings.at_least, permit.cell.quantile.value)
+        if notice_at >= deadline_at:
+            return None, 0.0
+        return Hedge(self._attempts, route, call, permit, deadline_at, heads), notice_at
+
+    def _hedged(self, route: Route, call: Call, hedge: Hedge, attempt: Attempt) -> Answer:
+        """The second leg's answer came first, and is the call's."""
+        slow = hedge.lost()
+        assert attempt.ended.kind is not None
+        answer = deliver(route, call, [attempt], Deliver(0, attempt.ended.kind.shown), self._scrub)
+        answer.attempts = 2
+        answer.records = (slow, attempt.record)
+        return answer
 
     # --- the long way -----------------------------------------------------------------------------
 
@@ -147,14 +158,40 @@ class Dispatcher:
         route: Route,
         call: Call,
         deadline_at: float,
-        heads: Callable[[], bytes] | None,
-        first: _Attempt | None,
-        caller_gone: Callable[[], bool],
+        heads: Heads | None,
+        first: Attempt | None,
+        hedge: Hedge | None,
+        caller_gone: Gone,
+        caller: str,
+    ) -> Answer:
+        """Every call that was not answered well by its first endpoint.  Counts what was left open at the end."""
+        attempts: list[Attempt] = []
+        try:
+            return await self._carry_out(route, call, deadline_at, heads, first, hedge, caller_gone, caller, attempts)
+        finally:
+            self._attempts.settle(route, call, attempts)
+            if hedge is not None:
+                hedge.drop()
+
+    async def _carry_out(
+        self,
+        route: Route,
+        call: Call,
+        deadline_at: float,
+        heads: Heads | None,
+        first: Attempt | None,
+        hedge: Hedge | None,
+        caller_gone: Gone,
+        caller: str,
+        attempts: list[Attempt],
     ) -> Answer:
         pool = route.pool
         plan = Plan(call.request_class, pool.settings.retry, deadline_at)
-        attempts: list[_Attempt] = []
+        shed: Shed | None = None
         if first is None:
+            parts = splitting.parts_for(route, call, self._clock())
+            if parts is not None:
+                return await splitting.gather(self.handle, route, call, parts, deadline_at, heads, caller)
             command: Command = Launch((), call.request_class.last_resort)
         else:
             attempts.append(first)
@@ -164,20 +201,30 @@ class Dispatcher:
                 if attempts and caller_gone():
                     command = self._tell(plan, route, CallerGone())
                     continue
-                attempt = await self._launch(route, call, deadline_at, heads, command)
-                if attempt is None:
-                    free_after = pool.free_after(call.method, self._clock())
+                second = await hedge.result() if hedge is not None else None
+                hedge = None
+                if second is None:
+                    try:
+                        second = await self._launch(route, call, deadline_at, heads, command, caller)
+                    except Shed as gave_way:
+                        shed = gave_way
+                if second is None:
+                    free_after = shed.retry_after if shed is not None else pool.free_after(call, self._clock())
                     command = self._tell(plan, route, NothingLeft(free_after))
                 else:
-                    attempts.append(attempt)
-                    command = self._tell(plan, route, attempt.ended)
+                    attempts.append(second)
+                    command = self._tell(plan, route, second.ended)
             elif isinstance(command, LookUp):
-                found = await look_up(route, call, self._clock, self._wire_ids)
+                found = await look_up(route, call, self._clock, self._attempts.wire_ids)
                 command = self._tell(plan, route, LookedUp(found))
             elif isinstance(command, Deliver):
-                return self._deliver(route, call, attempts, command)
+                if attempts[command.attempt].ended.kind is ReplyKind.RANGE_TOO_LARGE:
+                    parts = splitting.parts_for(route, call, self._clock())
+                    if parts is not None:
+                        return await splitting.gather(self.handle, route, call, parts, deadline_at, heads, caller)
+                return deliver(route, call, attempts, command, self._scrub)
             else:
-                return self._fail(route, call, attempts, command)
+                return fail(route, call, attempts, command, self._clock(), shed is not None)
 
     def _tell(self, plan: Plan, route: Route, event: Ended | NothingLeft | LookedUp | CallerGone) -> Command:
         """Feed the plan one event; a granted retry is paid for here."""
@@ -185,173 +232,26 @@ class Dispatcher:
         budget = route.pool.retry_budget
         command = plan.on(event, now, budget.available_after(1.0, now) == 0.0)
         if isinstance(command, Launch):
-            budget.take(1.0, now)
+            if command.paid:
+                budget.take(1.0, now)
         elif isinstance(command, Fail) and command.because.value == "budget":
             route.stats.retry_budget_refusals += 1
         return command
 
     async def _launch(
-        self, route: Route, call: Call, deadline_at: float, heads: Callable[[], bytes] | None, command: Launch
-    ) -> _Attempt | None:
-        now = self._clock()
-        permit = route.pool.next(call.method, command.used, command.last_resort, now)
+        self, route: Route, call: Call, deadline_at: float, heads: Heads | None, command: Launch, caller: str
+    ) -> Attempt | None:
+        """One more attempt; None when no endpoint is left.  Raises Shed when it waited for a busy one in vain."""
+        pool, used = route.pool, command.used
+        queue = route.waiting if not used else None
+        permit = None
+        if queue is None or not pool.waiting:  # those who wait are served first
+            permit = pool.next(call, used, False, self._clock())
+        if permit is None and queue is not None and pool.busy(call, self._clock()):
+            permit = await queue.permit(call, caller, deadline_at)
+        if permit is None and command.last_resort:
+            permit = pool.next(call, used, True, self._clock())
         if permit is None:
             return None
         kind = "retry" if command.used else "primary"
-        wire_id = next(self._wire_ids)
-        try:
-            response = await route.engines[permit.state.position].send(
-                encode_request(call.method.wire, call.params, wire_id),
-                min(deadline_at, now + route.attempt_timeout(call.request_class)),
-                heads() if heads is not None else b"",
-                careful=call.request_class.write,
-            )
-            return await self._understand(route, call, permit, response, wire_id, kind)
-        except AttemptError as error:
-            return self._failed(permit, error, kind)
-        except BaseException:
-            permit.release()
-            raise
-
-    # --- reading what came ------------------------------------------------------------------------
-
-    async def _understand(
-        self, route: Route, call: Call, permit: Permit, response: Reply, wire_id: int, kind: str
-    ) -> _Attempt:
-        """Classify an answer and settle its permit (a streamed one settles when the stream ends)."""
-        stream = response.stream
-        body = response.body
-        if stream is not None:
-            head, rest = await head_of(stream)
-            if response.status == 200 and StreamedId.is_result(head):
-                return self._streaming(call, permit, stream, head, rest, wire_id, kind)
-            body = await whole(stream, head, rest, MAX_BUFFERED_ERROR)
-        reading = read_response(route.dialect, call.method, response, body, wire_id)
-        now = self._clock()
-        permit.settle(reading.kind.counts, reading.kind.value, now, reading)
-        if reading.kind.effect is Effect.UNSUPPORTED:
-            route.pool.unsupported(permit.state.position, call.method, now)
-        record = self._record(permit, kind, reading.kind.value, Sent.ANSWERED, now, reading.detail)
-        ended = Ended(permit.state.position, Sent.ANSWERED, reading.kind, reading.kind.value, reading.error is not None)
-        return _Attempt(permit, record, ended, reading)
-
-    def _streaming(
-        self,
-        call: Call,
-        permit: Permit,
-        stream: Stream,
-        head: bytes,
-        rest: AsyncIterator[bytes],
-        wire_id: int,
-        kind: str,
-    ) -> _Attempt:
-        """A result that is passed on while it comes; its permit settles at its end."""
-        try:
-            relay = Relay(permit, stream, head, rest, StreamedId(wire_id, call.id or b"null"), self._clock)
-        except BadReply as problem:
-            stream.close()
-            return self._bad_reply(permit, str(problem), kind)
-        record = self._record(permit, kind, ReplyKind.ANSWER.value, Sent.ANSWERED, self._clock(), "streamed")
-        ended = Ended(permit.state.position, Sent.ANSWERED, ReplyKind.ANSWER, ReplyKind.ANSWER.value)
-        return _Attempt(permit, record, ended, Reading(ReplyKind.ANSWER), relay)
-
-    def _bad_reply(self, permit: Permit, detail: str, kind: str) -> _Attempt:
-        now = self._clock()
-        reading = Reading(ReplyKind.BAD_REPLY, detail=detail)
-        permit.settle(Outcome.FAILURE, ReplyKind.BAD_REPLY.value, now, reading)
-        record = self._record(permit, kind, ReplyKind.BAD_REPLY.value, Sent.ANSWERED, now, detail)
-        return _Attempt(permit, record, Ended(permit.state.position, Sent.ANSWERED, ReplyKind.BAD_REPLY), reading)
-
-    def _failed(self, permit: Permit, error: AttemptError, kind: str) -> _Attempt:
-        now = self._clock()
-        permit.settle(error.counts, error.reason, now)
-        record = self._record(permit, kind, error.reason, error.sent, now, error.message)
-        return _Attempt(permit, record, Ended(permit.state.position, error.sent, None, error.reason), None)
-
-    def _record(self, permit: Permit, kind: str, ended: str, sent: Sent, now: float, detail: str) -> AttemptRecord:
-        return AttemptRecord(permit.state.endpoint.id, kind, ended, sent, permit.started_at, now, detail)
-
-    # --- endings ----------------------------------------------------------------------------------
-
-    def _deliver(self, route: Route, call: Call, attempts: list[_Attempt], command: Deliver) -> Answer:
-        attempt = attempts[command.attempt]
-        records = tuple(a.record for a in attempts)
-        answer = Answer(attempt.permit.state.endpoint.id, len(attempts), records=records if len(records) > 1 else ())
-        if call.request_class.write:
-            answer.execution = "done"
-        reading = attempt.reading
-        known = self._own_hash(route, call) if command.shown is Shown.TRANSACTION_HASH else None
-        if known is not None:
-            answer.result = b'"%b"' % known.encode()
-            answer.records = records
-        elif command.shown is not Shown.ANSWER and reading is not None and reading.error is not None:
-            answer.rpc_error = self._scrub(reading.error)
-            answer.records = records
-            if call.request_class.write and reading.kind.counts in (Outcome.FAILURE, Outcome.SOFT_FAILURE):
-                answer.execution = "unknown"  # words that do not say whether it took effect
-        elif command.shown is Shown.TRANSACTION_HASH:  # it is known, but this method answers with more than a hash
-            answer.error = OutcomeUnknown(_unknown(route, call), attempts=records)
-            answer.execution = "unknown"
-        elif attempt.stream is not None:
-            answer.stream = attempt.stream
-        elif reading is not None and reading.result is not None:
-            answer.result = bytes(reading.result)
-        else:
-            answer.error = AttemptsFailed(_words(records, "no endpoint gave an answer"), attempts=records)
-        return answer
-
-    @staticmethod
-    def _own_hash(route: Route, call: Call) -> str | None:
-        """The hash that may stand for an upstream's answer; None where the method answers with something else."""
-        return route.dialect.transaction_hash(call.params) if call.method.answers_hash else None
-
-    def _fail(self, route: Route, call: Call, attempts: list[_Attempt], command: Fail) -> Answer:
-        records = tuple(a.record for a in attempts)
-        sent = any(a.record.sent is not Sent.NOT_SENT for a in attempts)
-        error: Exhausted
-        if command.reason == "no_endpoint" and route.pool.all_lack(call.method, self._clock()):
-            error = MethodUnsupported(f"no endpoint of {route.name} offers {call.method.label}", attempts=records)
-        elif command.reason == "no_endpoint":
-            error = NoEndpoint(
-                f"no endpoint of {route.name} may have this call now ({_refusals(route, call, self._clock())}); "
-                "nothing was sent",
-                attempts=records,
-                retry_after=command.retry_after,
-            )
-        elif command.reason == "deadline_passed":
-            error = DeadlinePassed(_words(records, "the deadline passed"), attempts=records)
-        elif command.reason == "outcome_unknown":
-            error = OutcomeUnknown(_unknown(route, call), attempts=records)
-        else:
-            error = AttemptsFailed(
-                _words(records, "no endpoint gave an answer"), attempts=records, retry_after=command.retry_after
-            )
-        answer = Answer(attempts=len(attempts), error=error, records=records)
-        if call.request_class.write:
-            answer.execution = "unknown" if sent else "not_sent"
-        return answer
-
-
-def _words(records: tuple[AttemptRecord, ...], opening: str) -> str:
-    """One sentence a person can act on: who failed how."""
-    if not records:
-        return opening
-    tries = ", ".join(f"{r.endpoint}: {r.ended}" for r in records)
-    return f"{opening} ({tries})"
-
-
-def _refusals(route: Route, call: Call, now: float) -> str:
-    """Why each endpoint may not have it; healthy ones were busy or have had it."""
-    refused = {i: reason.value for i, reason, _ in route.pool.ranking_for(call.method, now).refused}
-    return ", ".join(f"{e.id}: {refused.get(i, 'no_slot')}" for i, e in enumerate(route.pool.endpoints))
-
-
-def _unknown(route: Route, call: Call) -> str:
-    if call.request_class is RequestClass.BROADCAST:
-        known = route.dialect.transaction_hash(call.params)
-        if known:
-            return (
-                f"the transaction {known} was sent, and whether it was taken up could not be found out; "
-                "sending the same bytes again is safe"
-            )
-    return f"{call.method.label} was sent, and whether it took effect could not be found out; do not repeat it blindly"
+        return await self._attempts.send(route, call, permit, deadline_at, heads, kind, again=bool(command.used))

@@ -6,8 +6,8 @@ Two engines stand behind this interface: `upstream/transport` (HTTP/1.1, the dat
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
 
 
 class Stream(Protocol):
@@ -33,11 +33,27 @@ class Reply(Protocol):
         """The first value of a header; `name` in lower case."""
 
 
+Notice = Callable[[Callable[[Any], None]], None]
+"""Called when an answer takes longer than usual, with a function that ends the wait with another one's answer."""
+
+
 class Engine(Protocol):
     """One endpoint's way out."""
 
-    async def send(self, body: bytes, deadline_at: float, extra_head: bytes = b"", *, careful: bool = False) -> Reply:
-        """POST `body` once.  Raises an AttemptError that says whether bytes left."""
+    async def send(
+        self,
+        body: bytes,
+        deadline_at: float,
+        extra_head: bytes = b"",
+        *,
+        careful: bool = False,
+        notice_at: float = 0.0,
+        notice: Notice | None = None,
+    ) -> Reply:
+        """POST `body` once.  Raises an AttemptError that says whether bytes left.
+
+        An engine may leave `notice` uncalled: then nothing is hedged there.
+        """
 
     def reap(self) -> None:
         """Close idle connections past their time."""

@@ -27,8 +27,10 @@ from gateway.errors import (
 )
 from gateway.limits import TransportSettings
 from gateway.model import Sent
-from gateway.upstream.connection import MAX_HEAD_BYTES, MAX_HEAD_FIELDS, Response
+from gateway.upstream.connection import MAX_HEAD_BYTES, MAX_HEAD_FIELDS
 from gateway.upstream.decoding import BodyDecoder, BodyLimits, DecodingError
+from gateway.upstream.engine import Notice
+from gateway.upstream.streaming import Response
 
 VERSIONS = (b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2")
 
@@ -111,7 +113,14 @@ class Httpx2Engine:
         )
 
     async def send(
-        self, body: bytes, deadline_at: float, extra_head: bytes = b"", *, careful: bool = False
+        self,
+        body: bytes,
+        deadline_at: float,
+        extra_head: bytes = b"",
+        *,
+        careful: bool = False,
+        notice_at: float = 0.0,
+        notice: Notice | None = None,
     ) -> Response:
         if self._clock() >= deadline_at:
             raise Cancelled("no time was left", sent=Sent.NOT_SENT)

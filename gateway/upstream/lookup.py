@@ -15,7 +15,7 @@ from gateway.clock import Clock
 from gateway.dialect.jsonrpc import BadReply, encode_request, read_reply
 from gateway.errors import AttemptError
 from gateway.model import Call, Outcome, RequestClass
-from gateway.upstream.fleet import Permit
+from gateway.upstream.permits import Permit
 from gateway.upstream.route import Route
 
 LOOK_UP_FOR = 2.0  # seconds in all; eRPC gives its verification 3
@@ -88,6 +88,4 @@ async def _ask(
         if result is None or response.status != 200:
             return None
         permit.settle(Outcome.SUCCESS, "answer", clock())
-        if result == b"null":
-            return False
-        return wanted.encode() in result.lower()
+        return route.dialect.found(wanted, bytes(result))

@@ -3,7 +3,9 @@
 Always true: a failed probe is information, never an error; at most one probe per endpoint is out; a
 breaker is probed with a cheap call of its own family, because a passing eth_chainId says nothing of
 eth_getLogs; an endpoint whose chain is not the route's is never used, and is asked again in case it
-is put right; the pace does not rise when everything is broken.
+is put right, hourly, and whenever its connections were lost (names get re-wired); the pace does not
+rise when everything is broken; a standby is asked nothing while others serve.
+Heads are polled elsewhere (polling).
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from gateway.dialect.jsonrpc import encode_request
 from gateway.errors import AttemptError
 from gateway.model import Call, Family, Outcome, ReplyKind
 from gateway.policy.breaker import BreakerState
-from gateway.upstream.fleet import EndpointState, Permit
+from gateway.upstream.endpoints import EndpointState
+from gateway.upstream.permits import Permit
 from gateway.upstream.reading import read_response
 from gateway.upstream.route import Route
 
@@ -28,7 +31,7 @@ NEED_EVERY = 0.5  # breakers are probed at this pace while a route has nothing h
 WRONG_CHAIN_EVERY = 60.0
 VERIFY_EVERY = 3600.0  # the chain is asked again hourly: endpoints get re-wired behind one name
 SUSPECT_EVERY = 0.5  # after a failure that no further call has confirmed or cleared
-IDLE_EVERY = 15.0  # an endpoint without traffic is asked, so that a first call does not find it dead
+SLEEP_AFTER = 30.0  # seconds for which others must serve before a standby is left alone again
 PROBE_TIMEOUT = 2.0  # or the attempt timeout of calls, if that is shorter: a probe must not be more patient
 DISAGREEMENT_NEEDS = 2  # endpoints that must agree before a detected chain outvotes another
 
@@ -73,6 +76,9 @@ class Prober:
     def _round(self, now: float) -> None:
         live: set[int] = set()
         for route in self._routes():
+            self._rouse(route, now)
+            if route.waiting is not None and route.pool.waiting:
+                route.waiting.serve()  # a budget may have tokens again
             for state in route.pool.states:
                 key = id(state)
                 live.add(key)
@@ -87,6 +93,20 @@ class Prober:
         for key in [key for key in self._due if key not in live]:
             del self._due[key]
 
+    @staticmethod
+    def _rouse(route: Route, now: float) -> None:
+        """Wake a route's standby endpoints when nobody else is left, and let them sleep when others serve."""
+        pool = route.pool
+        if all(state.endpoint.standby is False for state in pool.states):
+            return
+        front = pool.ranking(Family.HEAD, now, True).front
+        needed = all(pool.endpoints[position].standby for position in front)
+        for state in pool.states:
+            if state.endpoint.standby and needed:
+                state.awake, state.needed_at = True, now
+            elif state.endpoint.standby and now - state.needed_at > SLEEP_AFTER:
+                state.awake = False
+
     def _start_due(self, route: Route, state: EndpointState, now: float) -> None:
         """Start what this endpoint needs most, if it is due."""
         if not state.verified:
@@ -98,15 +118,13 @@ class Prober:
                 self._start(state, now + UNVERIFIED_EVERY, self._readmit(route, state))
         elif now >= state.hold.until:
             family = self._broken_family(route, state, now)
-            suspect = self._suspect_family(state, now)
+            suspect = self._suspect_family(state)
             if family is not None:
                 self._start(state, now + NEED_EVERY, self._probe(route, state, family))
             elif suspect is not None:
                 self._start(state, now + SUSPECT_EVERY, self._ask_once(route, state, suspect))
-            elif now - state.verified_at > VERIFY_EVERY:
+            elif state.awake and (state.lost_at >= 0 or now - state.verified_at > VERIFY_EVERY):
                 self._start(state, now + UNVERIFIED_EVERY, self._verify(route, state))
-            elif now - state.last_used_at > IDLE_EVERY:
-                self._start(state, now + IDLE_EVERY, self._touch(route, state))
 
     @staticmethod
     def _broken_family(route: Route, state: EndpointState, now: float) -> Family | None:
@@ -119,12 +137,12 @@ class Prober:
         return None
 
     @staticmethod
-    def _suspect_family(state: EndpointState, now: float) -> Family | None:
-        """The family whose last call failed and that has had none since: was that chance, or is it dead?"""
-        if now - state.last_used_at < SUSPECT_EVERY:
-            return None
+    def _suspect_family(state: EndpointState) -> Family | None:
+        """The family whose last call failed: was that chance, or is it dead?"""
         for cell in state.cells:
-            if cell is not None and cell.breaker.failures_in_a_row and cell.breaker.state is BreakerState.CLOSED:
+            if cell is None or cell.breaker.state is not BreakerState.CLOSED:
+                continue
+            if cell.breaker.failures_in_a_row or cell.suspect:
                 return cell.family
         return None
 
@@ -155,10 +173,10 @@ class Prober:
             await self._verify(route, state)  # it was away: whatever came back must be the same chain
 
     async def _ask_once(self, route: Route, state: EndpointState, family: Family) -> None:
-        permit = route.pool.at(state.position, family, self._clock())
-        if permit is not None:
-            method, params = route.dialect.probe_call(family)
-            await self._ask(route, state, permit, route.dialect.call(method, params, b"0"))
+        permit = route.pool.ask(state.position, family, self._clock())
+        permit.cell.suspect = False
+        method, params = route.dialect.probe_call(family)
+        await self._ask(route, state, permit, route.dialect.call(method, params, b"0"))
 
     async def _readmit(self, route: Route, state: EndpointState) -> None:
         """Has a refused key, a used-up quota or a 404 been put right?"""
@@ -167,9 +185,6 @@ class Prober:
             route.pool.back(state.position, self._clock())
         else:
             route.pool.still_out(state.position, self._clock())
-
-    async def _touch(self, route: Route, state: EndpointState) -> None:
-        await self._chain_id(route, state)
 
     async def _verify(self, route: Route, state: EndpointState) -> None:
         kind = await self._chain_id(route, state)
@@ -183,9 +198,7 @@ class Prober:
         ask = route.dialect.chain_id_call
         method, params = ask if ask is not None else route.dialect.head_call
         call = route.dialect.call(method, params, b"0")
-        permit = route.pool.at(state.position, Family.HEAD, self._clock())
-        if permit is None:
-            return None
+        permit = route.pool.ask(state.position, Family.HEAD, self._clock())
         kind, result = await self._ask(route, state, permit, call)
         if kind is ReplyKind.ANSWER and result is not None:
             self._judge(route, state, route.dialect.parse_chain_id(result) if ask is not None else None)
@@ -197,7 +210,8 @@ class Prober:
         expected = route.chain_id
         if expected is None and chain_id is not None:
             expected = _majority(route, state.position, chain_id)
-        route.pool.note_chain(state.position, chain_id, chain_id is None or expected is None or chain_id == expected)
+        same = chain_id is None or expected is None or chain_id == expected
+        route.pool.note_chain(state.position, chain_id, same and route.pool.same_genesis(state.position))
         if route.chain_id is None and chain_id is not None:
             _judge_the_others(route, expected)
 
@@ -235,4 +249,5 @@ def _judge_the_others(route: Route, expected: int | None) -> None:
     """A new vote may turn the majority: measure everyone by it."""
     for state in route.pool.states:
         if state.verified and state.chain_id is not None:
-            route.pool.note_chain(state.position, state.chain_id, state.chain_id == expected)
+            same = state.chain_id == expected and route.pool.same_genesis(state.position)
+            route.pool.note_chain(state.position, state.chain_id, same)

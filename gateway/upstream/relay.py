@@ -14,7 +14,7 @@ from gateway.dialect.jsonrpc import BadReply, StreamedId
 from gateway.errors import AttemptError, BrokenReply
 from gateway.model import Outcome, ReplyKind
 from gateway.upstream.engine import Stream
-from gateway.upstream.fleet import Permit
+from gateway.upstream.permits import Permit
 
 HEAD = 4096  # bytes in which the beginning of a result must show
 

@@ -25,6 +25,7 @@ class Resolver:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._known: dict[tuple[str, int], tuple[float, list[str]]] = {}
+        self._names: dict[tuple[str, int], str] = {}
         self._lookups: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     async def addresses(self, host: str, port: int) -> list[str]:
@@ -51,7 +52,7 @@ class Resolver:
     async def _refresh(self, host: str, port: int) -> None:
         """Look up and remember; without an answer the old one stays: the servers may well be there."""
         try:
-            found = await self._look_up(host, port)
+            found, name = await self._look_up(host, port)
         finally:
             del self._lookups[host, port]
         known = self._known.get((host, port))
@@ -59,21 +60,30 @@ class Resolver:
             found = known[1]
         if found:
             self._known[host, port] = (self._clock(), found)
+        if name:
+            self._names[host, port] = name
+
+    def last_known(self, host: str, port: int) -> tuple[list[str], str]:
+        """The addresses that were last found, and the name at the end of the host's aliases; asks nobody."""
+        if _is_literal(host):
+            return [host], ""
+        known = self._known.get((host, port))
+        return (known[1] if known is not None else []), self._names.get((host, port), "")
 
     @staticmethod
-    async def _look_up(host: str, port: int) -> list[str]:
+    async def _look_up(host: str, port: int) -> tuple[list[str], str]:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT):
-                rows = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                rows = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_CANONNAME)
         except (OSError, TimeoutError, UnicodeError):
-            return []
+            return [], ""
         found: list[str] = []
         for *_, address in rows:
             text = str(address[0])
             if text not in found and is_allowed(text):
                 found.append(text)
-        return found
+        return found, str(rows[0][3] or "") if rows else ""
 
 
 def is_allowed(address: str) -> bool:

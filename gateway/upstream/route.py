@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from gateway.dialect.protocol import Dialect
 from gateway.limits import TransportSettings
 from gateway.model import RequestClass
+from gateway.policy.agreement import ConsensusSettings
 from gateway.policy.retry import RetrySettings
 from gateway.telemetry.tallies import RouteStats
 from gateway.upstream.engine import Engine
 from gateway.upstream.fleet import Pool
+from gateway.upstream.waiting import Waiting
+
+RequestFault = tuple[float, str, str, tuple[str, ...]]
+"""When, which method, what they said, and who: a call that all endpoints refused alike."""
 
 
 @dataclass(slots=True, eq=False)
@@ -19,6 +25,8 @@ class Route:
     """What a caller addresses.  `engines[i]` serves `pool.endpoints[i]`.
 
     `chain_id` is what the endpoints must say of themselves; None: nothing is known or asked.
+    `consensus` names the methods that several endpoints must agree on.  `request_faults` are the newest
+    calls that all endpoints refused alike.  `place` has an endpoint's failure domains looked at anew.
     """
 
     name: str
@@ -30,6 +38,11 @@ class Route:
     chain_id: int | None = None
     aliases: tuple[str, ...] = ()
     title: str = ""
+    consensus: Mapping[str, ConsensusSettings] = field(default_factory=dict)
+    waiting: Waiting | None = None
+    last_call_at: float = 0.0
+    place: Callable[[int], None] | None = None
+    request_faults: deque[RequestFault] = field(default_factory=lambda: deque(maxlen=8))
 
     @property
     def retry(self) -> RetrySettings:

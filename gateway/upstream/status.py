@@ -12,8 +12,10 @@ from typing import Any
 from gateway.clock import wall_at
 from gateway.model import Family, Method
 from gateway.policy.breaker import BreakerState
-from gateway.telemetry.metrics import EndpointGauge
-from gateway.upstream.fleet import EndpointState
+from gateway.policy.verdicts import headline
+from gateway.telemetry.metrics import EndpointGauge, RouteGauge
+from gateway.upstream.diagnosis import diagnose
+from gateway.upstream.endpoints import EndpointState
 from gateway.upstream.route import Route
 
 
@@ -46,7 +48,8 @@ def readiness(routes: Iterable[Route], now: float, draining: bool) -> tuple[bool
 def explanation(route: Route, method: Method, now: float) -> dict[str, Any]:
     """Why a call would go where: the ranking for one method, with the reason for every endpoint."""
     pool = route.pool
-    ranking = pool.ranking_for(method, now)
+    call = route.dialect.call(method.name, b"", None)
+    ranking = pool.ranking_for(call, now)
     refused = {i: (reason, until) for i, reason, until in ranking.refused}
     rows = []
     for i, state in enumerate(pool.states):
@@ -86,6 +89,7 @@ def endpoint_gauges(routes: Iterable[Route], now: float) -> Iterable[EndpointGau
     """What the metrics read at scrape."""
     levels = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
     for route in routes:
+        book = route.pool.blocks.book
         for state in route.pool.states:
             breakers = tuple((c.family.value, levels[c.breaker.state]) for c in state.cells if c is not None)
             yield EndpointGauge(
@@ -93,22 +97,56 @@ def endpoint_gauges(routes: Iterable[Route], now: float) -> Iterable[EndpointGau
                 endpoint=state.endpoint.id,
                 available=state.refusal(Family.HEAD, now)[0] is None,
                 breakers=breakers,
+                lag=book.lag(state.position, now)[0] if book.head(state.position) >= 0 else None,
+                budget_left=state.budget.left(now),
             )
+
+
+def route_gauges(routes: Iterable[Route], now: float) -> Iterable[RouteGauge]:
+    """The same of routes."""
+    for route in routes:
+        kinds = frozenset(verdict.kind.value for verdict in diagnose(route, now))
+        yield RouteGauge(route.name, route.pool.blocks.book.reference, route.pool.waiting, kinds)
 
 
 def _route_status(route: Route, now: float) -> dict[str, Any]:
     endpoints = [_endpoint_status(state, now) for state in route.pool.states]
+    found = diagnose(route, now)
+    book = route.pool.blocks.book
     return {
         "name": route.name,
         "title": route.title or route.name,
         "dialect": route.dialect.name,
         "chain_id": route.chain_id or next((s.chain_id for s in route.pool.states if s.chain_id and s.chain_ok), None),
         "available": any(endpoint["available"] for endpoint in endpoints),
+        "verdict": headline(found),
+        "verdicts": [
+            {
+                "kind": verdict.kind.value,
+                "subject": verdict.subject,
+                "since": round(wall_at(verdict.since, now), 3),
+                "evidence": verdict.evidence,
+            }
+            for verdict in found
+        ],
+        "head": {
+            "number": book.reference,
+            "since": round(wall_at(book.reference_since, now), 3),
+            "block_time": round(book.block_time, 3),
+            "finalized": route.pool.blocks.final,
+        }
+        if book.reference >= 0
+        else None,
+        "waiting": route.pool.waiting,
+        "hedges": route.stats.hedges,
         "endpoints": endpoints,
     }
 
 
 def _endpoint_status(state: EndpointState, now: float) -> dict[str, Any]:
+    pool = state.pool
+    book = pool.blocks.book
+    position = state.position
     reasons = []
     for reason, family in state.reasons(now):
         item: dict[str, Any] = {"reason": reason.value}
@@ -126,10 +164,37 @@ def _endpoint_status(state: EndpointState, now: float) -> dict[str, Any]:
         "domains": dict(state.endpoint.domains),
         "available": state.refusal(Family.HEAD, now)[0] is None,
         "reasons": reasons,
+        "standby": state.endpoint.standby,
         "in_flight": state.in_flight,
         "latency_ms": round(head.load.estimate * 1e3, 3) if head is not None and head.load.seen else None,
+        "p95_ms": _milliseconds(max((c.quantile.value for c in state.cells if c is not None), default=float("inf"))),
         "chain_id": state.chain_id,
+        "software": state.software,
+        "head": {
+            "number": book.head(position),
+            "lag_blocks": book.lag(position, now)[0],
+            "lag_seconds": round(book.lag(position, now)[1], 3),
+            "standing": book.standing(position).value,
+        }
+        if book.head(position) >= 0
+        else None,
+        "families": {
+            cell.family.value: {
+                "breaker": cell.breaker.state.value,
+                "p95_ms": _milliseconds(cell.quantile.value),
+                "limit": cell.limit.limit,
+                "lowest_block": pool.blocks.lowest(position, cell.family, now),
+            }
+            for cell in state.cells
+            if cell is not None
+        },
+        "max_range": state.max_range if now < state.max_range_until else None,
+        "budget": state.budget.snapshot(now),
     }
+
+
+def _milliseconds(seconds: float) -> float | None:
+    return round(seconds * 1e3, 3) if seconds != float("inf") else None
 
 
 def _since(state: EndpointState, reason: str, family: str) -> float | None:

@@ -23,8 +23,10 @@ from gateway.clock import Clock
 from gateway.errors import AttemptError, Cancelled, ConnectFailed, ConnectTimeout, TlsFailed
 from gateway.limits import TransportSettings
 from gateway.model import Sent
-from gateway.upstream.connection import Connection, Response, shorten
+from gateway.upstream.connection import Connection, shorten
+from gateway.upstream.engine import Notice
 from gateway.upstream.resolver import Resolver
+from gateway.upstream.streaming import Response
 
 PEEK_AFTER_IDLE = 1.0  # a connection idle for longer is checked for a close we have not been told of yet
 
@@ -57,7 +59,14 @@ class ConnectionPool:
         self._turn = 0  # which of the host's addresses is tried first
 
     async def send(
-        self, body: bytes, deadline_at: float, extra_head: bytes = b"", *, careful: bool = False
+        self,
+        body: bytes,
+        deadline_at: float,
+        extra_head: bytes = b"",
+        *,
+        careful: bool = False,
+        notice_at: float = 0.0,
+        notice: Notice | None = None,
     ) -> Response:
         """POST `body`; return the answer.  `deadline_at` bounds the attempt as a whole.
 
@@ -71,7 +80,7 @@ class ConnectionPool:
         if connection is None:
             connection = await self.connect(deadline_at)
         request = b"%b%bContent-Length: %d\r\n\r\n%b" % (self.target.head, extra_head, len(body), body)
-        future = connection.exchange(request, deadline_at)
+        future = connection.exchange(request, deadline_at, notice_at, notice)
         try:
             return await future
         except asyncio.CancelledError:

@@ -13,7 +13,7 @@ from gateway.catalogue.chains import Chain, all_chains, find, suggest
 from gateway.dialect.registry import dialect_named
 
 EVM = [chain for chain in all_chains() if chain.dialect == "evm"]
-OTHERS = [chain for chain in all_chains() if chain.dialect == "generic"]
+OTHERS = [chain for chain in all_chains() if chain.dialect != "evm"]
 OVERRIDES = Path(__file__).parents[2] / "scripts" / "chain_overrides.json"
 FINALITY = re.compile(r"[1-9][0-9]* (blocks|slots)|instant|l1|pow|relay|milestone|grandpa")
 
@@ -124,7 +124,7 @@ def test_its_head_can_be_asked_for(chain: Chain) -> None:
         return
     assert chain.head_method
     assert isinstance(json.loads(chain.head_params), (list, dict))
-    for number in (b"4711", b'"4711"', b'"0x1267"'):
+    for number in (b"4711", b'"4711"', b'"0x1267"') if chain.dialect == "generic" else (b"4711",):
         answer = number
         for part in reversed([part for part in chain.head_path.split(".") if part]):
             answer = b'{"%b": %b}' % (part.encode(), answer)

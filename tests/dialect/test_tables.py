@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gateway.dialect.tables import LONGEST_NAME, MethodTable, method_table
 from gateway.model import Family, RequestClass
 
-TABLES = ("evm", "generic")
+TABLES = ("evm", "solana", "bitcoin", "generic")
 
 
 def words(text: str) -> list[str]:
@@ -60,6 +60,8 @@ admin_reload debug_stop
 """)
 
 BROADCASTS = {
+    "solana": {"sendTransaction"},
+    "bitcoin": {"sendrawtransaction"},
     "evm": {
         "eth_sendRawTransaction",
         "eth_sendRawTransactionSync",
@@ -82,6 +84,8 @@ BROADCASTS = {
 }
 PRIVATE_BROADCASTS = {
     "evm": {"eth_sendPrivateTransaction", "eth_sendPrivateRawTransaction", "eth_sendBundle", "mev_sendBundle"},
+    "solana": set(),
+    "bitcoin": set(),
     "generic": set(),
 }
 
@@ -234,7 +238,7 @@ def test_the_data_names_nothing_the_table_does_not_read(table: str) -> None:
     for group in groups(table):
         assert group.keys() <= {"class", "family", "cacheable", "denied", "methods"}
         for name, facts in group["methods"].items():
-            assert facts.keys() <= {"block", "cost", "hash"}, name
+            assert facts.keys() <= {"block", "cost", "hash", "examined"}, name
 
 
 def test_a_table_that_contradicts_itself_is_refused() -> None:

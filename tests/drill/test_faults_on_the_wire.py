@@ -51,6 +51,12 @@ EXPECTED: dict[Fault, tuple[bytes, str]] = {
     Fault.WRONG_CHAIN_ID: (ok(BODY), "kept"),
     Fault.STALE_HEAD: (ok(BODY), "kept"),
     Fault.LAGGING: (ok(BODY), "kept"),
+    Fault.HEAD_JUMP: (ok(BODY), "kept"),
+    Fault.HEAD_STEPS_BACK: (ok(BODY), "kept"),
+    Fault.FORKED: (ok(BODY), "kept"),
+    Fault.PRUNED: (ok(BODY), "kept"),
+    Fault.EMPTY_LOGS: (ok(BODY), "kept"),
+    Fault.LYING: (ok(BODY), "kept"),
     Fault.SLOW: (ok(BODY), "kept"),
     Fault.HANG_BEFORE_HEAD: (b"", "silent"),
     Fault.RESET_AFTER_READING: (b"", "reset"),
@@ -282,6 +288,78 @@ def test_a_provider_behind_lags_by_as_many_blocks_as_told_and_has_no_logs_beyond
                 assert b"topics" in await caller.ask(logs % (97, 100))
                 block = b'{"id":1,"method":"eth_getBlockByNumber","params":["0x62",false]}'
                 assert b'"result":null' in await caller.ask(block)
+
+    run(story())
+
+
+def test_a_chain_that_has_halted_has_no_new_block_at_anybodys_until_it_goes_on() -> None:
+    chain = SimulatedChain(block_time=10, genesis_at=0)
+    chain.halt(1000.0)
+    chain.halt(1005.0)
+    assert [chain.head(now) for now in (999.0, 1001.0, 2000.0)] == [99, 100, 100]
+    chain.resume(2000.0)
+    assert [chain.head(now) for now in (1500.0, 2000.0, 2010.0, 2100.0)] == [100, 100, 101, 110]
+
+
+def test_a_branch_shares_what_lies_below_its_root_and_links_its_own_blocks() -> None:
+    chain = SimulatedChain(block_time=10, genesis_at=0)
+    branch = chain.branch(50)
+    assert branch.head(1000.0) == chain.head(1000.0)
+    assert branch.block_hash(50) == chain.block_hash(50)
+    assert branch.block_hash(51) != chain.block_hash(51)
+    assert branch.block(52)["parentHash"] == branch.block_hash(51)
+    assert branch.number_of(branch.block_hash(60)) == 60
+    assert branch.number_of(chain.block_hash(60)) is None
+    assert branch.balance("0xab", 60) != chain.balance("0xab", 60)
+
+
+def test_wrong_data_is_wrong_in_its_own_way(run, calling):
+    now = 1000.0
+    ask = b'{"id":1,"method":"%s","params":%s}'
+    balance = ask % (b"eth_getBalance", b'["0x%s","0x5"]' % (b"ab" * 20))
+    logs = ask % (b"eth_getLogs", b'[{"fromBlock":"0x62","toBlock":"0x63"}]')
+
+    async def story() -> None:
+        chain = SimulatedChain(block_time=10, genesis_at=0)
+        provider = SimulatedProvider("a", chain, clock=lambda: now)
+        async with provider, calling(provider) as caller:
+            sound = await caller.ask(balance)
+            provider.script.set(Fault.HEAD_JUMP, amount=1_000_000)
+            assert b'"result":"%s"' % hex(1_000_100).encode() in await caller.ask(HEAD_CALL)
+            provider.script.clear()
+            provider.script.set(Fault.HEAD_STEPS_BACK, amount=3)
+            heads = [await caller.ask(HEAD_CALL) for _ in range(4)]
+            assert len(set(heads)) == 2
+            assert heads[0] == heads[2]
+            provider.script.clear()
+            provider.script.set(Fault.PRUNED, amount=10)
+            assert b"missing trie node" in await caller.ask(balance)
+            provider.script.clear()
+            provider.script.set(Fault.EMPTY_LOGS)
+            assert b'"result":[]' in await caller.ask(logs)
+            provider.script.clear()
+            provider.script.set(Fault.LYING)
+            lie = await caller.ask(balance)
+            assert b"result" in lie
+            assert lie != sound
+            provider.script.clear()
+            assert await caller.ask(balance) == sound
+
+    run(story())
+
+
+def test_a_provider_takes_no_more_calls_a_second_than_it_allows(run, calling):
+    now = [1000.0]
+
+    async def story() -> None:
+        provider = SimulatedProvider("a", SimulatedChain(), clock=lambda: now[0])
+        provider.rate_limit = 5
+        async with provider, calling(provider) as caller:
+            for _ in range(8):
+                await caller.ask(HEAD_CALL)
+            assert provider.refused_as_too_many == 3
+            now[0] += 1.0
+            assert b'"result"' in await caller.ask(HEAD_CALL)
 
     run(story())
 

@@ -77,6 +77,10 @@ range_too_large   3 theirs   2 theirs   3 theirs   1 theirs   1 theirs
 node_timeout      2 theirs   2 theirs   2? theirs  1 theirs   1 theirs
 server_fault      3 failed   2 failed   3? failed  1 failed   1 failed
 bad_reply         3 failed   2 failed   3? failed  1 failed   1 failed
+empty             2 answer   2 answer   2 answer   1 answer   1 answer
+behind            3 answer   2 answer   3 answer   1 answer   1 answer
+uncovered         3 failed   2 failed   3 failed   1 failed   1 failed
+wrong_data        3 failed   2 failed   3? failed  1 failed   1 failed
 """
 WITHOUT = """
                   read       heavy      broadcast   stateful   write
@@ -100,6 +104,10 @@ range_too_large   3 failed   2 failed   3 failed    1 failed   1 failed
 node_timeout      2 failed   2 failed   2? unknown  1 failed   1 unknown
 server_fault      3 failed   2 failed   3? unknown  1 failed   1 unknown
 bad_reply         3 failed   2 failed   3? unknown  1 failed   1 unknown
+empty             2 answer   2 answer   2 answer    1 answer   1 answer
+behind            3 answer   2 answer   3 answer    1 answer   1 answer
+uncovered         3 failed   2 failed   3 failed    1 failed   1 failed
+wrong_data        3 failed   2 failed   3? unknown  1 failed   1 unknown
 """
 
 
@@ -350,7 +358,7 @@ class Course:
     def may_launch(self, command: Launch, now: float, budget: bool) -> None:
         received = [end for end in self.ends if end.sent is not Sent.NOT_SENT]
         assert now + MIN_ATTEMPT_TIME < DEADLINE, "launched after the deadline"
-        assert budget, "launched without budget"
+        assert budget or not command.paid, "launched without budget"
         assert not self.gone, "launched for nobody"
         assert not self.found, "launched after a look-up"
         assert len(received) < self.attempts, "launched beyond the policy's limit"

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from gateway.model import Endpoint, Reason
 from gateway.policy.selection import CLEARLY, NEVER, RAMP_STEP, Candidate, pick, rank, successor
 
-NOT_EVEN_IN_NEED = {Reason.DRAINED, Reason.WRONG_CHAIN, Reason.UNVERIFIED, Reason.UNSUPPORTED, Reason.NOT_PRIVATE}
+NOT_EVEN_IN_NEED = {
+    Reason.DRAINED,
+    Reason.WRONG_CHAIN,
+    Reason.FORKED,
+    Reason.IMPLAUSIBLE_HEAD,
+    Reason.DISTRUSTED,
+    Reason.UNVERIFIED,
+    Reason.UNSUPPORTED,
+    Reason.NOT_PRIVATE,
+}
 CHANCES = st.floats(0, 1, exclude_max=True)
 COSTS = st.floats(1e-6, 100)
 

@@ -55,7 +55,7 @@ def test_no_send_reaches_two_providers_under_any_fault(method: str, tmp_path: Pa
             twice = [token for token, times in received.items() if times > 1]
             assert twice == []
             assert sum(count > 0 for count in struck.values()) == len(FAULTS), _silent(struck)
-            assert received.total() > 0.9 * SENDS, "too few were really sent"
+            assert received.total() > 0.8 * SENDS, "too few were really sent"
             print(f"{method}: {received.total()} of {next(tokens)} sends reached a provider, 0 sent twice")
             print(f"{len(FAULTS)} faults struck {struck.total()} times")
 
@@ -65,7 +65,7 @@ def test_no_send_reaches_two_providers_under_any_fault(method: str, tmp_path: Pa
 def _chance(fault: Fault) -> float:
     if fault.stage is Stage.ACCEPT:
         return 0.5
-    return 0.03 if fault in SLOW else 0.1
+    return 0.05 if fault in SLOW else 0.1
 
 
 def _silent(struck: Counter[Fault]) -> str:
@@ -107,7 +107,7 @@ def test_signing_methods_are_denied_by_default(tmp_path: Path) -> None:
             ):
                 told = await caller.call(method)
                 assert told.body["error"]["data"]["reason"] == "method_refused"
-            assert all(provider.calls.total() == provider.calls["eth_chainId"] for provider in home.providers)
+            assert all(p.calls["eth_sendTransaction"] == p.calls["other"] == 0 for p in home.providers)
             await caller.close()
 
     run(scenario())

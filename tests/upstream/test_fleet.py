@@ -10,15 +10,22 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.model import Endpoint, Family, Method, Outcome, Reading, Reason, ReplyKind, RequestClass
+from gateway.model import Call, Endpoint, Family, Method, Outcome, Reading, Reason, ReplyKind, RequestClass
 from gateway.policy.breaker import BreakerSettings, BreakerState
-from gateway.upstream.fleet import MAX_UNSUPPORTED, Moved, Permit, Pool, PoolSettings
+from gateway.upstream.facts import MAX_UNSUPPORTED
+from gateway.upstream.fleet import Pool
+from gateway.upstream.permits import Moved, Permit, PoolSettings
 
 STATE = Method("eth_call", RequestClass.HEAD_READ, Family.STATE)
 HEAD = Method("eth_blockNumber", RequestClass.HEAD_READ, Family.HEAD)
 SEND = Method("eth_sendRawTransaction", RequestClass.BROADCAST, Family.SEND)
 METHODS = (STATE, HEAD, SEND)
 SETTINGS = PoolSettings()
+
+
+def of(method: Method) -> Call:
+    """A call of it."""
+    return Call(method, b"[]", b"1", method.request_class)
 
 
 class Clock:
@@ -69,18 +76,18 @@ def reply(pool: Pool, position: int, kind: ReplyKind, method: Method = STATE, **
 
 def broken(pool: Pool, position: int, family: Family = Family.STATE) -> None:
     for _ in range(SETTINGS.breaker.consecutive):
-        granted(pool, position, family).settle(Outcome.FAILURE, "connection_lost", pool.clock())
+        granted(pool, position, family).settle(Outcome.FAILURE, "server_fault", pool.clock())
 
 
 def reasons(pool: Pool, method: Method = STATE) -> dict[int, Reason]:
-    return {i: reason for i, reason, _ in pool.ranking_for(method, pool.clock()).refused}
+    return {i: reason for i, reason, _ in pool.ranking_for(of(method), pool.clock()).refused}
 
 
 def reached(pool: Pool, method: Method = STATE, draws: int = 40) -> set[int]:
     """The positions that new calls get."""
     found = set()
     for _ in range(draws):
-        permit = pool.first(method, pool.clock())
+        permit = pool.first(of(method), pool.clock())
         if permit is not None:
             found.add(permit.state.position)
             permit.release()
@@ -90,7 +97,7 @@ def reached(pool: Pool, method: Method = STATE, draws: int = 40) -> set[int]:
 def followed(pool: Pool, method: Method = STATE, last_resort: bool = True) -> list[int]:
     """The positions that one call gets, one after the other, until nobody is left."""
     used: list[int] = []
-    while (permit := pool.next(method, used, last_resort, pool.clock())) is not None:
+    while (permit := pool.next(of(method), used, last_resort, pool.clock())) is not None:
         assert permit.state.position not in used, "a call came to one endpoint twice"
         used.append(permit.state.position)
         permit.release()
@@ -168,13 +175,13 @@ def test_what_began_before_a_trip_and_ends_after_it_changes_nothing() -> None:
 def test_without_a_free_slot_nobody_gets_a_permit_and_with_one_elsewhere_it_is_found() -> None:
     pool, clock = pool_and_clock(2, max_concurrency=1)
     first = granted(pool, 0)
-    second = pool.next(STATE, (), True, clock.now)
+    second = pool.next(of(STATE), (), True, clock.now)
     assert second is not None
     assert second.state.position == 1
-    assert pool.first(STATE, clock.now) is None
-    assert pool.next(STATE, (), True, clock.now) is None
+    assert pool.first(of(STATE), clock.now) is None
+    assert pool.next(of(STATE), (), True, clock.now) is None
     first.release()
-    third = pool.next(STATE, (), True, clock.now)
+    third = pool.next(of(STATE), (), True, clock.now)
     assert third is not None
     assert third.state.position == 0
 
@@ -385,14 +392,14 @@ def test_the_memory_of_unsupported_methods_is_bounded_and_forgets_the_oldest() -
 
 def test_the_time_until_somebody_is_free_is_named_when_it_is_known() -> None:
     pool, clock = pool_and_clock(2)
-    assert pool.free_after(STATE, clock.now) is None
+    assert pool.free_after(of(STATE), clock.now) is None
     reply(pool, 0, ReplyKind.THROTTLED, retry_after=8.0)
     reply(pool, 1, ReplyKind.THROTTLED, retry_after=5.0)
-    assert pool.free_after(STATE, clock.now) == 5.0
+    assert pool.free_after(of(STATE), clock.now) == 5.0
     clock.now += 5.0
-    assert pool.free_after(STATE, clock.now) == 3.0
+    assert pool.free_after(of(STATE), clock.now) == 3.0
     pool.drain(0, clock.now)
-    assert pool.free_after(STATE, clock.now) is None
+    assert pool.free_after(of(STATE), clock.now) is None
 
 
 def test_every_change_is_told_once_and_never_twice() -> None:
@@ -468,11 +475,11 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(method=st.sampled_from(METHODS))
     def a_call_begins(self, method: Method) -> None:
-        self.keep(self.pool.first(method, self.clock.now), chosen=True)
+        self.keep(self.pool.first(of(method), self.clock.now), chosen=True)
 
     @rule(method=st.sampled_from(METHODS), used=st.lists(POSITIONS, max_size=3, unique=True), forced=st.booleans())
     def a_call_goes_elsewhere(self, method: Method, used: list[int], forced: bool) -> None:
-        permit = self.pool.next(method, used, forced, self.clock.now)
+        permit = self.pool.next(of(method), used, forced, self.clock.now)
         assert permit is None or permit.state.position not in used
         self.keep(permit, chosen=True)
 
@@ -564,7 +571,7 @@ class AnyOrder(RuleBasedStateMachine):
         out = {state.endpoint.id for state in self.pool.states if state.drained_at is not None}
         assert self.drained == out
         for method in METHODS:
-            ranking = self.pool.ranking_for(method, self.clock.now)
+            ranking = self.pool.ranking_for(of(method), self.clock.now)
             listed = {*ranking.front, *ranking.behind, *ranking.need}
             assert not {self.pool.endpoints[i].id for i in listed} & self.drained
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from gateway.clock import wall_seconds
 from gateway.dialect.evm import EvmDialect
 from gateway.model import Reading, ReplyKind
-from gateway.upstream.connection import Response
 from gateway.upstream.reading import MAX_DETAIL, read_response, retry_after_seconds
+from gateway.upstream.streaming import Response
 
 EVM = EvmDialect()
 METHOD = next(method for method in EVM.methods if method.name == "eth_chainId")

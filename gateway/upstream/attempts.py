@@ -1,0 +1,186 @@
+"""Attempts: one call sent to one endpoint, and what came back understood.
+
+Always true: an attempt ends in exactly one `Attempt`, whatever the endpoint does; its permit is settled
+once, at the latest when the call has ended: words that may be the call's own fault are counted only
+when it is known whether other endpoints said the same.
+Does not belong here: whether another attempt follows (policy/plan), and who gets it (fleet).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from gateway.clock import Clock
+from gateway.dialect.jsonrpc import BadReply, StreamedId, encode_request
+from gateway.errors import AttemptError
+from gateway.model import AttemptRecord, Call, Effect, Outcome, Reading, ReplyKind, Sent
+from gateway.policy.plan import Ended
+from gateway.upstream.answers import Attempt
+from gateway.upstream.engine import Notice, Reply, Stream
+from gateway.upstream.examination import examine
+from gateway.upstream.permits import Permit
+from gateway.upstream.reading import read_response
+from gateway.upstream.relay import Relay, head_of, whole
+from gateway.upstream.route import Route
+
+MAX_BUFFERED_ERROR = 8_000_000  # bytes of a large answer that is not a result, read whole to be understood
+Heads = Callable[[], bytes]
+"""Gives each attempt its trace header line."""
+
+
+class Attempts:
+    """Sends attempts of any route.  One per gateway: it numbers all that leaves."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.wire_ids = itertools.count(1)
+
+    async def send(
+        self,
+        route: Route,
+        call: Call,
+        permit: Permit,
+        deadline_at: float,
+        heads: Heads | None,
+        kind: str,
+        *,
+        again: bool,
+        params: bytes | None = None,
+        notice_at: float = 0.0,
+        notice: Notice | None = None,
+    ) -> Attempt:
+        """One attempt, to its end.  Never raises but for cancellation, which gives the permit back.
+
+        `kind` is for the record (primary, retry, hedge, ...); `again` says that another endpoint has
+        answered before; `params` are sent instead of the call's own.
+        """
+        now = self.clock()
+        wire_id = next(self.wire_ids)
+        try:
+            response = await route.engines[permit.state.position].send(
+                encode_request(call.method.wire, call.params if params is None else params, wire_id),
+                min(deadline_at, now + route.attempt_timeout(call.request_class)),
+                heads() if heads is not None else b"",
+                careful=call.request_class.write,
+                notice_at=notice_at,
+                notice=notice,
+            )
+            return await self.understand(route, call, permit, response, wire_id, kind, again=again)
+        except AttemptError as error:
+            return self.failed(permit, error, kind)
+        except BaseException:
+            permit.release()
+            raise
+
+    async def understand(
+        self, route: Route, call: Call, permit: Permit, response: Reply, wire_id: int, kind: str, *, again: bool
+    ) -> Attempt:
+        """Classify an answer and settle its permit (a streamed one settles when the stream ends)."""
+        stream = response.stream
+        body = response.body
+        if stream is not None:
+            head, rest = await head_of(stream)
+            if response.status == 200 and StreamedId.is_result(head):
+                return self._streaming(call, permit, stream, head, rest, wire_id, kind)
+            body = await whole(stream, head, rest, MAX_BUFFERED_ERROR)
+        reading = read_response(route.dialect, call.method, response, body, wire_id)
+        now = self.clock()
+        if reading.kind is ReplyKind.ANSWER and call.method.examined and reading.result is not None:
+            reading = _examined(route, call, permit.state.position, reading, now, again)
+        _learn(route, call, permit.state.position, reading, now)
+        record = self._record(permit, kind, reading.kind.value, Sent.ANSWERED, now, reading.detail)
+        ended = Ended(permit.state.position, Sent.ANSWERED, reading.kind, reading.kind.value, reading.error is not None)
+        attempt = Attempt(permit, record, ended, reading)
+        if not _may_be_the_request(reading):
+            permit.settle(reading.kind.counts, reading.kind.value, now, reading)
+        return attempt
+
+    def bad_reply(self, permit: Permit, detail: str, kind: str) -> Attempt:
+        """An answer that is not one."""
+        return self.found(permit, Reading(ReplyKind.BAD_REPLY, detail=detail), kind)
+
+    def found(self, permit: Permit, reading: Reading, kind: str) -> Attempt:
+        """An answer whose reading is known already."""
+        now = self.clock()
+        permit.settle(reading.kind.counts, reading.kind.value, now, reading)
+        record = self._record(permit, kind, reading.kind.value, Sent.ANSWERED, now, reading.detail)
+        ended = Ended(permit.state.position, Sent.ANSWERED, reading.kind, reading.kind.value)
+        return Attempt(permit, record, ended, reading)
+
+    def failed(self, permit: Permit, error: AttemptError, kind: str) -> Attempt:
+        """No answer came."""
+        now = self.clock()
+        permit.settle(error.counts, error.reason, now)
+        record = self._record(permit, kind, error.reason, error.sent, now, error.message)
+        return Attempt(permit, record, Ended(permit.state.position, error.sent, None, error.reason), None)
+
+    def settle(self, route: Route, call: Call, attempts: Sequence[Attempt]) -> None:
+        """The call is over: count what was left open.
+
+        Endpoints of two providers or more that answered with the same error, and nobody with anything
+        else: the request is at fault (or the chain), and it counts against nobody.
+        """
+        left = [attempt for attempt in attempts if not attempt.permit.settled]
+        if not left:
+            return
+        now = self.clock()
+        same = {(a.reading.kind, a.reading.code) for a in attempts if a.reading is not None}
+        providers = {a.permit.state.endpoint.provider for a in left}
+        request = len(left) == len(attempts) and len(same) == 1 and len(providers) > 1
+        if request:
+            route.stats.request_faults += 1
+            ids = tuple(a.permit.state.endpoint.id for a in left)
+            route.request_faults.append((now, call.method.label, left[0].record.ended, ids))
+        for attempt in left:
+            assert attempt.reading is not None
+            counts = Outcome.IGNORED if request else attempt.reading.kind.counts
+            attempt.permit.settle(counts, attempt.record.ended, now, attempt.reading)
+
+    def _streaming(
+        self,
+        call: Call,
+        permit: Permit,
+        stream: Stream,
+        head: bytes,
+        rest: AsyncIterator[bytes],
+        wire_id: int,
+        kind: str,
+    ) -> Attempt:
+        """A result that is passed on while it comes; its permit settles at its end."""
+        try:
+            relay = Relay(permit, stream, head, rest, StreamedId(wire_id, call.id or b"null"), self.clock)
+        except BadReply as problem:
+            stream.close()
+            return self.bad_reply(permit, str(problem), kind)
+        record = self._record(permit, kind, ReplyKind.ANSWER.value, Sent.ANSWERED, self.clock(), "streamed")
+        ended = Ended(permit.state.position, Sent.ANSWERED, ReplyKind.ANSWER, ReplyKind.ANSWER.value)
+        return Attempt(permit, record, ended, Reading(ReplyKind.ANSWER), relay)
+
+    def _record(self, permit: Permit, kind: str, ended: str, sent: Sent, now: float, detail: str) -> AttemptRecord:
+        return AttemptRecord(permit.state.endpoint.id, kind, ended, sent, permit.started_at, now, detail)
+
+
+def _may_be_the_request(reading: Reading) -> bool:
+    """An error object in a readable answer: the endpoint lives, and the call may be what is wrong."""
+    return reading.error is not None and reading.kind.counts in (Outcome.FAILURE, Outcome.SOFT_FAILURE)
+
+
+def _examined(route: Route, call: Call, position: int, reading: Reading, now: float, again: bool) -> Reading:
+    assert reading.result is not None
+    finding = examine(route, call, position, bytes(reading.result), now, again)
+    if finding is None:
+        return reading
+    return Reading(finding.kind, result=finding.result or reading.result, detail=finding.detail)
+
+
+def _learn(route: Route, call: Call, position: int, reading: Reading, now: float) -> None:
+    """What an answer teaches beyond this call: a method, an old block or a range that is not served there."""
+    kind, pool = reading.kind, route.pool
+    if kind.effect is Effect.UNSUPPORTED:
+        pool.unsupported(position, call.method, now)
+    elif kind is ReplyKind.MISSING_DATA and pool.blocks.lacks(position, call.method.family, call.low, now):
+        pool.changed()
+    elif kind is ReplyKind.RANGE_TOO_LARGE and call.low >= 0:
+        span = call.high - call.low + 1
+        pool.range_learned(position, reading.max_range or max(1, span // 2), now)

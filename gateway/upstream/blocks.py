@@ -1,0 +1,215 @@
+"""Blocks: what is known of the blocks that a route's endpoints have, and what callers have seen of them.
+
+Always true: a caller never sees the newest block, the newest finalized one or a nonce go back, unless
+the chain itself went back (every endpoint that still speaks says so); a call for a block goes to who
+has it; an empty answer is believed only of an endpoint whose head covers what was asked, and near the
+head only with a second opinion.  What callers name is remembered in bounded tables.
+Written by the fleet alone; no call spans an await.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gateway.model import BlockRef, Call, Examined, Family, HeadReport, Reason, ReplyKind
+from gateway.policy.heads import HeadBook, HeadSettings, Standing
+
+REMEMBERED = 4096  # nonces, and doubtful answers that were asked twice
+NONCE_HOLDS_FOR = 60.0  # seconds; a pending transaction that was dropped takes its nonce back
+LOWEST_HOLDS_FOR = 3600.0  # seconds that a missing old block is remembered: archives do get repaired
+RECENT = 16  # blocks below the head in which an empty list of logs is worth a second opinion
+LONGEST_KEY = 1024  # bytes of a question that is remembered
+NO_LIMIT = 1 << 63
+
+_REFUSALS = {Standing.IMPLAUSIBLE: Reason.IMPLAUSIBLE_HEAD, Standing.FORKED: Reason.FORKED}
+_BEHIND = (Standing.LAGGING, Standing.FAR_BEHIND)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What looking into an answer found.  `result`: what to give instead of it."""
+
+    kind: ReplyKind
+    detail: str
+    result: bytes | None = None
+
+
+@dataclass(slots=True)
+class _Nonce:
+    value: int
+    at: float
+    doubted_by: int = -1  # an endpoint that said less; a second one that does is believed
+
+
+class Blocks:
+    """One route's knowledge of blocks.  `voters[i]`: in whose name endpoint i speaks (its provider)."""
+
+    def __init__(self, settings: HeadSettings, voters: Sequence[str], block_time: float | None, now: float) -> None:
+        self.book = HeadBook(settings, voters, block_time, now)
+        self.served = -1  # the highest head that a caller was told
+        self.served_final = -1
+        self._lowest: dict[tuple[int, int], tuple[int, float]] = {}
+        self._nonces: dict[bytes, _Nonce] = {}
+        self._asked_twice: dict[bytes, int] = {}
+
+    # --- who has what -----------------------------------------------------------------------------
+
+    def refusal(self, position: int, about_the_head: bool) -> Reason | None:
+        """Why an endpoint may not be asked, judged by its head alone."""
+        standing = self.book.standing(position)
+        if about_the_head and standing in _BEHIND:
+            return Reason.LAGGING
+        return _REFUSALS.get(standing)
+
+    def demoted(self, position: int) -> bool:
+        """So far behind that it is asked for old blocks, too, only when nobody else is left."""
+        return self.book.standing(position) is Standing.FAR_BEHIND
+
+    def span(self, positions: Iterable[int], family: Family, now: float) -> tuple[int, int]:
+        """The lowest and highest block that all of these have, as far as is known."""
+        low, high = 0, NO_LIMIT
+        for position in positions:
+            low = max(low, self._lowest_of(position, family, now))
+            head = self.book.head(position)
+            if head >= 0:
+                high = min(high, head if self.book.covers(position, head) else 0)
+        return low, high
+
+    def has(self, position: int, family: Family, low: int, high: int, now: float) -> bool:
+        """Whether an endpoint has these blocks.  A block that nobody has yet is no reason against anyone."""
+        if low >= 0 and low < self._lowest_of(position, family, now):
+            return False
+        reference = self.book.reference
+        if high < 0 or reference < 0 or self.book.head(position) < 0:
+            return True
+        return self.book.covers(position, min(high, reference))
+
+    def lacks(self, position: int, family: Family, number: int, now: float) -> bool:
+        """It said that it does not have this block (any more).  True when that is news."""
+        if number < 0 or number >= self.book.head(position) - RECENT:
+            return False  # too new to have been pruned: it is late, and its head says so
+        if number < self._lowest_of(position, family, now):
+            return False
+        self._lowest[position, family.slot] = (number + 1, now + LOWEST_HOLDS_FOR)
+        return True
+
+    def gave(self, position: int, family: Family, number: int) -> None:
+        """It answered for this block: what was learned of its lowest one was wrong."""
+        known = self._lowest.get((position, family.slot))
+        if known is not None and number < known[0]:
+            self._lowest[position, family.slot] = (number, known[1])
+
+    def lowest(self, position: int, family: Family, now: float) -> int:
+        """The lowest block it is known to serve in this family; 0: no limit is known."""
+        return self._lowest_of(position, family, now)
+
+    def _lowest_of(self, position: int, family: Family, now: float) -> int:
+        known = self._lowest.get((position, family.slot))
+        return known[0] if known is not None and now < known[1] else 0
+
+    @property
+    def final(self) -> int:
+        """The newest block known to be finalized; -1: none is."""
+        return self.book.reference_final
+
+    # --- what is heard ----------------------------------------------------------------------------
+
+    def report(self, position: int, report: HeadReport, now: float, wall: float) -> bool:
+        """An endpoint told its head.  True when selection must look again."""
+        before = self.book.head(position)
+        news = self.book.report(position, report, now, wall)
+        self._follow_down()
+        return news or self.book.head(position) != before
+
+    def expire(self, now: float) -> bool:
+        """Words that are too old do not count any more.  True when selection must look again."""
+        news = self.book.expire(now)
+        self._follow_down()
+        return news
+
+    def _follow_down(self) -> None:
+        """The chain itself went back, and everybody says so: what callers have seen does not bind any more."""
+        if 0 <= self.book.reference < self.served:
+            self.served = self.book.reference
+            self._nonces.clear()
+
+    # --- what an answer shows ----------------------------------------------------------------------
+
+    def judge(self, call: Call, position: int, told: Examined, now: float, again: bool) -> Finding | None:
+        """What follows from an answer's content; None: it may be delivered.  Report its head first.
+
+        `again`: another endpoint has answered this call before, so this is the second opinion.
+        """
+        if told.wrong:
+            return Finding(ReplyKind.WRONG_DATA, told.wrong)
+        if told.head is not None:
+            return self._head(position, told.head.number)
+        if told.final is not None:
+            return self._final(told.final)
+        if told.nonce is not None:
+            return self._nonce(call, position, told.nonce, now)
+        if told.last is not None:
+            wanted = min(call.high, self.book.reference)
+            return self._missing(call, position, again) if told.last < wanted else None
+        if told.missing:
+            return self._missing(call, position, again)
+        return None
+
+    def _head(self, position: int, number: int) -> Finding | None:
+        if self.book.standing(position) in _REFUSALS:
+            return Finding(ReplyKind.WRONG_DATA, f"a head of {number} that cannot be")
+        if number < self.served:
+            return Finding(ReplyKind.BEHIND, f"head {number}, and {self.served} was seen before")
+        self.served = number
+        return None
+
+    def _final(self, number: int) -> Finding | None:
+        if number < self.served_final:
+            return Finding(ReplyKind.BEHIND, f"finalized {number}, and {self.served_final} was seen before")
+        self.served_final = number
+        return None
+
+    def _nonce(self, call: Call, position: int, nonce: int, now: float) -> Finding | None:
+        key = bytes(call.params)
+        known = self._nonces.get(key)
+        fell = known is not None and nonce < known.value and now - known.at < NONCE_HOLDS_FOR
+        if known is not None and fell and known.doubted_by in (-1, position):
+            known.doubted_by = position
+            return Finding(ReplyKind.BEHIND, f"nonce {nonce}, and {known.value} was seen before")
+        if known is None and len(self._nonces) >= REMEMBERED:
+            del self._nonces[next(iter(self._nonces))]
+        self._nonces[key] = _Nonce(nonce, now)
+        return None
+
+    def _missing(self, call: Call, position: int, again: bool) -> Finding | None:
+        """An empty answer: may it be believed?"""
+        reference = self.book.reference
+        if reference < 0:
+            return self._second_opinion(call, again)
+        if call.block is BlockRef.HASH and call.method.family is Family.LOGS:
+            return None  # nodes refuse a hash that they do not know, so this block simply has none
+        if call.high >= 0 or call.block is BlockRef.LATEST:
+            wanted = min(call.high, reference) if call.high >= 0 else reference
+            if call.high > reference and call.method.family is not Family.LOGS:
+                return None  # that block is not there yet
+            if self.book.head(position) >= 0 and not self.book.covers(position, wanted):
+                return Finding(ReplyKind.UNCOVERED, f"nothing, but its head is below {wanted}")
+            if call.method.family is not Family.LOGS:
+                return Finding(ReplyKind.UNCOVERED, f"nothing for {wanted}, which is there")
+            return self._second_opinion(call, again) if wanted > reference - RECENT else None
+        return self._second_opinion(call, again)
+
+    def _second_opinion(self, call: Call, again: bool) -> Finding | None:
+        """Once per question and block: somebody who polls for a receipt does not double every call."""
+        key = call.method.wire + call.params
+        reference = self.book.reference
+        if self._asked_twice.get(key, -2) == reference:
+            return None
+        if not again:
+            return Finding(ReplyKind.EMPTY, "nothing; somebody else is asked")
+        if key not in self._asked_twice and len(self._asked_twice) >= REMEMBERED:
+            del self._asked_twice[next(iter(self._asked_twice))]
+        if len(key) <= LONGEST_KEY:
+            self._asked_twice[key] = reference
+        return None

@@ -1,0 +1,97 @@
+"""Diagnosis: what is wrong with a route, in the words of verdicts, from the facts of its fleet.
+
+Always true: it reads the same facts that choose endpoints; a verdict carries its evidence; a verdict that
+comes or goes is told once.  Knowing which of provider, domain, own network, chain or request is at fault
+is what lets people act; rotating endpoints when the chain itself has halted helps nobody.
+Does not belong here: which verdict explains which (policy/verdicts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from gateway.model import Reason
+from gateway.policy.verdicts import (
+    DomainFacts,
+    EndpointFacts,
+    RequestFacts,
+    RouteFacts,
+    SplitFacts,
+    Verdict,
+    verdicts,
+)
+from gateway.upstream.endpoints import EndpointState
+from gateway.upstream.route import Route
+
+FAULTS_COUNT_FOR = 60.0  # seconds for which a call that all endpoints refused alike is told of
+_NOT_ITS_FAULT = frozenset({Reason.DRAINED, Reason.DOMAIN_SUSPECTED, Reason.NO_BUDGET, Reason.NOT_PRIVATE})
+
+Told = Callable[[str, Verdict, bool], None]
+"""Hears of a route's verdict that has come (True) or gone."""
+
+
+def diagnose(route: Route, now: float) -> tuple[Verdict, ...]:
+    """The verdicts of one route, the most telling first."""
+    return verdicts(_facts(route, now), now)
+
+
+class Diary:
+    """Remembers the verdicts of all routes, and tells of those that come and go."""
+
+    def __init__(self, tell: Told) -> None:
+        self._tell = tell
+        self._known: dict[str, dict[tuple[str, str], Verdict]] = {}
+
+    def look(self, routes: Iterable[Route], now: float) -> None:
+        """Compare with the last look.  To be called about once a second."""
+        current = {}
+        for route in routes:
+            found = {(verdict.kind.value, verdict.subject): verdict for verdict in diagnose(route, now)}
+            before = self._known.get(route.name, {})
+            for key, verdict in found.items():
+                if key not in before:
+                    self._tell(route.name, verdict, True)
+            for key, verdict in before.items():
+                if key not in found:
+                    self._tell(route.name, verdict, False)
+            current[route.name] = found
+        self._known = current
+
+
+def _facts(route: Route, now: float) -> RouteFacts:
+    pool = route.pool
+    book = pool.blocks.book
+    ids = [endpoint.id for endpoint in pool.endpoints]
+    split = book.split(now)
+    return RouteFacts(
+        route=route.name,
+        endpoints=tuple(_endpoint(state, now) for state in pool.states),
+        domains=tuple(
+            DomainFacts(*trip.domain, trip.since, tuple(ids[p] for p in trip.down), tuple(ids[p] for p in trip.members))
+            for trip in pool.domains.trips()
+        ),
+        local_fault_since=pool.connectivity.local_fault_since(now),
+        halted_since=book.halted_since(now),
+        head=book.reference,
+        block_time=book.block_time,
+        split=None
+        if split is None
+        else SplitFacts(
+            split.height, now, tuple(tuple(ids[p] for p in positions) for positions in split.branches.values())
+        ),
+        requests=tuple(
+            RequestFacts(method, said, at, endpoints)
+            for at, method, said, endpoints in route.request_faults
+            if now - at <= FAULTS_COUNT_FOR
+        ),
+    )
+
+
+def _endpoint(state: EndpointState, now: float) -> EndpointFacts:
+    reasons = [
+        reason.value + (f" ({family})" if family else "")
+        for reason, family in state.reasons(now)
+        if reason not in _NOT_ITS_FAULT
+    ]
+    opened = [c.breaker.changed_at for c in state.cells if c is not None and c.breaker.state.value != "closed"]
+    return EndpointFacts(state.endpoint.id, state.endpoint.provider, tuple(reasons), min(opened, default=now))

@@ -1,0 +1,40 @@
+"""Examination: an answer that came is looked into before a caller gets it.
+
+Always true: what an answer tells of its endpoint's head or chain is noted before anything is decided; an
+answer that cannot be true is not delivered while somebody else can be asked; one that is merely older
+than what callers have seen is replaced by what they have seen, where that has the same shape.
+Does not belong here: what an answer tells (dialect), and what follows from it (upstream/blocks).
+"""
+
+from __future__ import annotations
+
+from gateway.model import BlockRef, Call, ReplyKind
+from gateway.upstream.blocks import Finding
+from gateway.upstream.route import Route
+
+
+def examine(route: Route, call: Call, position: int, result: bytes, now: float, again: bool) -> Finding | None:
+    """What is to be done about an answer to an examined method; None: deliver it.
+
+    `again`: this is not the first endpoint that answered this call.
+    """
+    told = route.dialect.examine(call, result)
+    pool = route.pool
+    if told is None:
+        return None
+    if told.chain_id is not None:
+        if route.chain_id is None or told.chain_id == route.chain_id:
+            return None
+        pool.note_chain(position, told.chain_id, False)
+        return Finding(ReplyKind.WRONG_CHAIN, f"chain id {told.chain_id}")
+    blocks = pool.blocks
+    if told.head is not None:
+        pool.note_head(position, told.head, now)
+    elif call.block is BlockRef.NUMBER and not told.missing:
+        blocks.gave(position, call.method.family, call.low)
+    finding = blocks.judge(call, position, told, now, again)
+    if finding is not None and finding.kind is ReplyKind.BEHIND and call.method.name == route.dialect.head_call[0]:
+        seen = route.dialect.encode_head(blocks.served)
+        if seen is not None:
+            return Finding(ReplyKind.ANSWER, finding.detail, seen)
+    return finding
