@@ -7,6 +7,7 @@ unchanged keeps its connections and its health through a reload.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from gateway.upstream.permits import Moved, PoolSettings
 from gateway.upstream.placement import Placer
 from gateway.upstream.resolver import Resolver
 from gateway.upstream.route import Route
+from gateway.upstream.transport import ConnectionPool
 from gateway.upstream.waiting import Waiting
 
 
@@ -69,6 +71,14 @@ class Built:
             self.route.pool.inherit(before.route.pool)
         if self.route.place is not None:
             self.route.place(0)  # what was found out before is still true
+        self.listen()
+
+    def listen(self) -> None:
+        """Have each endpoint's state told when its last connection closes."""
+        pool = self.route.pool
+        for state, engine in zip(pool.states, self.route.engines, strict=True):
+            if isinstance(engine, ConnectionPool):
+                engine.on_last_closed = functools.partial(pool.lost_touch, state)
 
     def engines_not_in(self, current: list[Built]) -> list[Engine]:
         """The engines that nobody uses any more."""
@@ -163,7 +173,9 @@ class RouteBuilder:
         if settings.domains.infer:
             hosts = [host_of(endpoint.url.reveal()) for endpoint in route.endpoints]
             running.place = Placer(pool, hosts, self._resolver, self._tables, monotonic).place
-        return Built(running, exposed, [outbound.fingerprint(transport) for outbound in outbounds])
+        built = Built(running, exposed, [outbound.fingerprint(transport) for outbound in outbounds])
+        built.listen()
+        return built
 
     def _endpoint(self, route: str, endpoint: EndpointSettings) -> Endpoint:
         provider = self._settings.providers.get(endpoint.provider) if endpoint.provider else None

@@ -41,6 +41,9 @@ class Owner(Protocol):
     def forget(self, connection: Connection) -> None:
         """An idle connection was closed by its peer."""
 
+    def closed_one(self) -> None:
+        """A connection is closed, whoever closed it."""
+
 
 class Connection(asyncio.Protocol):
     """One connection to one endpoint, carrying one exchange at a time."""
@@ -200,7 +203,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        self._pool.open_connections -= 1
+        self._pool.closed_one()
         self._cancel_timer()
         self._parser = None  # it refers back to us
         if self._future is None and self._stream is None:

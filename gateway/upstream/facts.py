@@ -147,7 +147,9 @@ class Facts:
     def note_chain(self, position: int, chain_id: int | None, ok: bool) -> None:
         """The endpoint told its chain (or cannot, and is taken at its word)."""
         state = self.states[position]
-        state.lost_at = -1.0
+        if state.lost_at >= 0:
+            state.lost_at = -1.0
+            self.changed()
         if state.verified and state.chain_ok == ok and state.chain_id == chain_id:
             return
         was = "unverified" if not state.verified else ("right" if state.chain_ok else "wrong")
@@ -156,6 +158,12 @@ class Facts:
             self.blocks.book.lost(position, self.clock())
         self._moved(state, "chain", "", was, "right" if ok else "wrong", f"chain id {chain_id}")
         self.watch(state, self.clock())
+
+    def lost_touch(self, state: EndpointState) -> None:
+        """Its last connection is gone, and a name can be re-wired: it is asked last until its chain is checked."""
+        if state.verified and state.lost_at < 0:
+            state.lost_at = self.clock()
+            self.changed()
 
     def note_genesis(self, position: int, block_hash: str) -> None:
         """An endpoint told its first block: networks that share an id are told apart by it."""
@@ -222,10 +230,11 @@ class Facts:
             self._tell_domains()
 
     def in_doubt(self, state: EndpointState) -> bool:
-        """Fit, and yet the last to be asked: a standby, far behind, or in a failure domain that is suspected."""
+        """Fit, and yet the last to be asked: a standby, out of touch, far behind, or in a suspected domain."""
         position = state.position
         return (
             state.endpoint.standby
+            or state.lost_at >= 0
             or self._suspected[position] is not None
             or self.domains.watched(position)
             or self.blocks.demoted(position)

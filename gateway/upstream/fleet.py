@@ -218,7 +218,7 @@ class Pool(Facts):
         state, cell, generation = permit.state, permit.cell, permit.generation
         if ended in UNREACHED:
             if ended in RECONNECTS:
-                state.lost_at = now
+                self.lost_touch(state)
             if ended == "attempt_timeout":
                 cell.limit.dropped(cell.load.in_flight + 1, now)
             token = (state, cell, generation, outcome)

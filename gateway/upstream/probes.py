@@ -121,9 +121,11 @@ class Prober:
             suspect = self._suspect_family(state)
             if family is not None:
                 self._start(state, now + NEED_EVERY, self._probe(route, state, family))
+            elif state.lost_at >= 0 and state.awake:
+                self._start(state, now + SUSPECT_EVERY, self._verify(route, state))
             elif suspect is not None:
                 self._start(state, now + SUSPECT_EVERY, self._ask_once(route, state, suspect))
-            elif state.awake and (state.lost_at >= 0 or now - state.verified_at > VERIFY_EVERY):
+            elif state.awake and now - state.verified_at > VERIFY_EVERY:
                 self._start(state, now + UNVERIFIED_EVERY, self._verify(route, state))
 
     @staticmethod

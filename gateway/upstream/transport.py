@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.clock import Clock
@@ -53,6 +54,7 @@ class ConnectionPool:
         self.settings = settings
         self.clock = clock
         self.open_connections = 0
+        self.on_last_closed: Callable[[], None] = lambda: None
         self._resolver = resolver
         self._idle: list[Connection] = []
         self._closing = False
@@ -134,6 +136,12 @@ class ConnectionPool:
         """An idle connection was closed by its peer."""
         if connection in self._idle:
             self._idle.remove(connection)
+
+    def closed_one(self) -> None:
+        """A connection is closed.  With the last one goes the certainty of who is at the other end."""
+        self.open_connections -= 1
+        if self.open_connections == 0 and not self._closing:
+            self.on_last_closed()
 
     def reap(self) -> None:
         """Close what has been idle for too long.  Called about once a second."""
