@@ -174,7 +174,7 @@ class Branches:
         return {position for position in present if against[position]}, minority
 
     def _relation(self, one: int, other: int, newest_first: list[dict[int, str]]) -> int:
-        """1: they agree at their newest common height; -1: they differ at depth; 0: cannot be said."""
+        """1: they are on one branch, but for a race at the tip; -1: they differ at depth; 0: cannot be said."""
         final, other_final = self._finals.get(one), self._finals.get(other)
         sealed = final is not None and other_final is not None and final[0] == other_final[0]
         if sealed and final != other_final:
@@ -184,7 +184,7 @@ class Branches:
             if one not in said or other not in said:
                 continue
             if said[one] == said[other]:
-                return 1 if differing == 0 else 0
+                return 1  # fewer above it may differ: the tip is a race
             differing += 1
             if differing >= self._depth:
                 return -1

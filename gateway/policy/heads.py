@@ -348,7 +348,7 @@ class HeadBook:
             self._below_since = inf
         if not self._settled:
             self._unsettled_since = min(self._unsettled_since, now)
-            self._settled = confirmed or self._alone or now - self._unsettled_since >= self._still
+            self._settled = confirmed or now - self._unsettled_since >= self._still
 
     def _move_line(self, number: int, second: int, jumped: bool, now: float) -> None:
         """Move the line of plausible progress: with the second voter while it moves, else at most at its pace."""
@@ -374,7 +374,6 @@ class HeadBook:
         self._rises.clear()
         self._rises.append((number, now))
         self._branches.clear()
-        self._forked = frozenset()
         self.reference_final = self.reference_safe = -1
         for voice in self._voices:
             voice.restart(number)

@@ -45,7 +45,7 @@ class Voice:
         """Take a word.  `speed` is in blocks per second; by more, and `slack` blocks, it jumped."""
         number = report.number
         strayed = not self.run_from <= number <= self.run_from + speed * (now - self.run_since) + slack
-        if not self.live or strayed or number > self.number + speed * (now - self.heard_at) + slack:
+        if not self.live or strayed:
             self.run_from, self.run_since = number, now
         if number > self.highest:
             self.highest, self.rose_at = number, now

@@ -132,9 +132,12 @@ class Attempts:
             route.stats.request_faults += 1
             ids = tuple(a.permit.state.endpoint.id for a in left)
             route.request_faults.append((now, call.method.label, left[0].record.ended, ids))
+        answered = any(a.ended.kind is ReplyKind.ANSWER for a in attempts)
         for attempt in left:
             assert attempt.reading is not None
             counts = Outcome.IGNORED if request else attempt.reading.kind.counts
+            if answered and _is_refusal(attempt.reading, call):
+                counts = Outcome.SOFT_FAILURE  # others understood the call
             attempt.permit.settle(counts, attempt.record.ended, now, attempt.reading)
 
     def _streaming(
@@ -162,8 +165,16 @@ class Attempts:
 
 
 def _may_be_the_request(reading: Reading) -> bool:
-    """An error object in a readable answer: the endpoint lives, and the call may be what is wrong."""
+    """An error object in a readable answer, or a 4xx: the endpoint lives, and the call may be what is wrong."""
+    if reading.kind in (ReplyKind.BAD_REQUEST, ReplyKind.RANGE_TOO_LARGE):
+        return True
     return reading.error is not None and reading.kind.counts in (Outcome.FAILURE, Outcome.SOFT_FAILURE)
+
+
+def _is_refusal(reading: Reading, call: Call) -> bool:
+    """It did not want a call that others answer, and not for the blocks that it names."""
+    kind = reading.kind
+    return kind is ReplyKind.BAD_REQUEST or (kind is ReplyKind.RANGE_TOO_LARGE and call.low < 0)
 
 
 def _examined(route: Route, call: Call, position: int, reading: Reading, now: float, again: bool) -> Reading:

@@ -36,6 +36,8 @@ def read_response(dialect: Dialect, method: Method, response: Reply, body: bytes
         kind = dialect.classify_http(status, body)
         return Reading(kind, detail=f"HTTP {status} with a result", retry_after=retry_after)
     assert error is not None
+    if status != 200 and error[:1] != b"{":  # a web server's own JSON, no node's
+        return Reading(dialect.classify_http(status, body), detail=f"HTTP {status}", retry_after=retry_after)
     parsed = read_error(error)
     code = int(parsed.code) if isinstance(parsed.code, int | float) else None
     message = parsed.message or ""

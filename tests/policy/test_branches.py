@@ -46,6 +46,7 @@ def everyone(branches: Sequence[str]) -> range:
         ("xxyyz", ()),  # the largest part is no majority
         ("xxxyz", (3, 4)),
         ("xyz", ()),
+        ("xxyz", ()),  # two against two
     ],
 )
 def test_a_majority_convicts_and_nothing_less(branches: str, minority: tuple[int, ...]) -> None:
@@ -154,7 +155,24 @@ def test_words_about_heights_that_left_the_ring_are_not_kept() -> None:
     ring = seen("xx", length=200)
     assert ring.size == 2 * HEIGHTS
     assert not ring.saw(0, 300 - HEIGHTS - 1, "other")
-    assert ring.size == 2 * HEIGHTS
+    assert ring.saw(0, 300 - HEIGHTS, "other", "parent")
+    assert ring.size <= 2 * HEIGHTS
+
+
+def test_one_that_fell_silent_before_the_branches_parted_speaks_for_neither() -> None:
+    ring = seen("xxx", length=5)
+    for number in range(105, 112):
+        for position, branch in enumerate("xy"):
+            ring.saw(position, number, f"{branch}{number}")
+    assert ring.minority(range(3)) == set()
+    assert ring.split(range(3)) is not None
+
+
+def test_a_race_at_the_tip_takes_no_vote_from_a_branch() -> None:
+    ring = seen("xxy")
+    ring.saw(1, 110, "z110", "x109")
+    ring.saw(0, 110, "x110", "x109")
+    assert ring.minority(range(3)) == {2}
 
 
 def test_nothing_said_is_nothing_learned_and_a_repetition_is_none() -> None:

@@ -115,6 +115,16 @@ def test_one_that_was_taken_out_has_no_standing_and_no_vote_until_it_speaks_agai
     assert book.standing(0) is Standing.CURRENT
 
 
+def test_one_a_little_above_those_who_outvote_it_is_refused_only_beyond_the_tolerance() -> None:
+    book = book_of("abc")
+    now = steadily(book, 0.0, 10, lambda block: [100 + block] * 3)
+    say(book, [111, 109, 109], now)
+    say(book, [112, 109, 109], now + 1.0)
+    assert (book.reference, book.standing(0)) == (111, Standing.CURRENT)
+    say(book, [114, 109, 109], now + 1.0)
+    assert (book.reference, book.standing(0)) == (111, Standing.IMPLAUSIBLE)
+
+
 def test_words_do_not_last() -> None:
     book = book_of("ab")
     say(book, [100, 100], 0.0)
@@ -222,6 +232,15 @@ def test_a_second_voice_makes_the_implausible_true() -> None:
     say(book, [110, 9001, 9000], now + 1)
     assert book.reference == 9001
     assert standings(book, 3) == ["far_behind", "current", "current"]
+
+
+@pytest.mark.parametrize("step", [2, 100, 10**6])
+def test_a_claim_that_moves_faster_than_blocks_come_is_not_believed_though_nothing_else_moves(step: int) -> None:
+    book = book_of("abc")
+    now = steadily(book, 0.0, 10, lambda block: [100 + block] * 3)
+    for half in range(200):
+        say(book, [109, 109, 10**5 + step * half], now + half / 2)
+        assert book.reference == 109
 
 
 def test_two_endpoints_of_one_provider_are_one_voice() -> None:
@@ -421,7 +440,7 @@ def test_going_back_for_a_moment_now_and_then_is_not_followed(rise: int) -> None
 def test_after_a_reset_everything_is_judged_anew() -> None:
     """Progress, branches, finality and what an endpoint has are those of the new chain."""
     book = book_of("abcd")
-    on_branches(book, range(100, 200), "xxxy")
+    on_branches(book, range(100, 200), "xxxx")
     book.report(3, HeadReport(10**6), 199.0)
     for position in range(3):
         book.finalized(position, 150, "x150", 199.0)
@@ -433,6 +452,14 @@ def test_after_a_reset_everything_is_judged_anew() -> None:
     for position in range(3):
         assert book.covers(position, 19)
         assert not book.covers(position, 20)
+
+
+def test_after_a_reset_progress_is_counted_from_the_new_chain() -> None:
+    book = book_of("abc")
+    now = steadily(book, 0.0, 10, lambda block: [1000 + block] * 3)
+    now = steadily(book, now, 20, lambda block: [block, block, 0])
+    now = steadily(book, now, 10, lambda block: [19, 19, 1 + block])
+    assert book.halted_since(now) is None, "one of them still catches up"
 
 
 def test_what_a_silent_or_lying_endpoint_said_before_a_reset_is_worth_nothing() -> None:
@@ -507,6 +534,17 @@ def test_a_balanced_provider_is_judged_by_the_slower_of_its_machines(
         since_slow = 0 if not is_fast else since_slow + 1
 
 
+@pytest.mark.parametrize("second", range(25))
+def test_a_single_word_of_the_slower_machine_is_remembered_for_ten_seconds_whenever_it_comes(second: int) -> None:
+    book = book_of("ab")
+    for now in range(60):
+        say(book, [99 if now == second else 100, 100], float(now))
+        if second <= now <= second + 10 and second > 0:
+            assert not book.covers(0, 100)
+        if now > second + 10:
+            assert book.covers(0, 100)
+
+
 def test_a_step_back_is_remembered_for_ten_seconds_and_then_forgiven() -> None:
     book = book_of("ab")
     say(book, [100, 100], 0.0)
@@ -550,6 +588,17 @@ def test_silence_is_no_halt() -> None:
     book = book_of("abc")
     now = steadily(book, 0.0, 20, lambda block: [100 + block] * 3)
     assert book.halted_since(now + 100.0) is None
+    say(book, [119, 119, 119], now + 100.0)
+    assert book.halted_since(now + 101.0) is not None
+    assert book.halted_since(now + 200.0) is None
+
+
+def test_one_that_catches_up_shows_that_nothing_is_known_of_a_halt_even_after_it_once_lied() -> None:
+    book = book_of("abc")
+    now = steadily(book, 0.0, 10, lambda block: [100 + block] * 3)
+    book.report(2, HeadReport(10**9), now)
+    now = steadily(book, now, 20, lambda block: [109, 109, 60 + block])
+    assert book.halted_since(now) is None
 
 
 def test_a_balancers_to_and_fro_is_no_new_block_and_a_liars_run_is_none() -> None:
@@ -654,8 +703,17 @@ def test_the_minority_branch_is_refused_and_named() -> None:
 def test_a_forked_endpoint_has_no_say_in_where_the_chain_is() -> None:
     book = book_of("abc")
     on_branches(book, range(100, 110), "xxy")
-    book.report(2, HeadReport(112, "y112", "y111"), 19.0)
+    book.report(2, HeadReport(111, "y111", "y110"), 19.0)
     assert (book.reference, book.standing(2)) == (109, Standing.FORKED)
+
+
+def test_one_that_was_lost_starts_with_a_clean_name() -> None:
+    book = book_of("abc")
+    on_branches(book, range(100, 110), "xxy")
+    book.lost(2, 20.0)
+    assert book.split(20.0) is None
+    book.report(2, HeadReport(109), 20.0)
+    assert book.standing(2) is Standing.CURRENT
 
 
 def test_a_tie_refuses_nobody_and_is_told() -> None:
