@@ -35,6 +35,7 @@ from gateway.telemetry.metrics import EndpointGauge, Metrics, RouteGauge
 from gateway.telemetry.redaction import Redactor
 from gateway.telemetry.traces import Tracer
 from gateway.upstream.audit import Auditor
+from gateway.upstream.diagnosis import Diary
 from gateway.upstream.dispatch import Dispatcher
 from gateway.upstream.polling import Poller
 from gateway.upstream.probes import Prober
@@ -46,6 +47,7 @@ logger = logging.getLogger("seawall")
 
 VERIFY_AT_START = 3.0  # seconds given to the first look at all endpoints; whoever is late is asked again later
 POLL_AT_START = 1.0  # the same for their heads
+DIARY_EVERY = 1.0  # seconds between two looks at what is wrong
 OLD_ENGINES_LIVE = 60.0  # seconds after a reload in which calls begun before it may still use their way out
 
 
@@ -84,6 +86,7 @@ class Gateway:
         self._poller = Poller(lambda: self.routes, monotonic)
         self._auditor = Auditor(monotonic, self._chance)
         self._connectivity = Connectivity()
+        self._diary = Diary(self._observer.verdict)
         self._budgets: dict[str, Budgeted] = {}
 
     @property
@@ -124,6 +127,7 @@ class Gateway:
             raise
         self._tasks.append(asyncio.ensure_future(self._prober.run()))
         self._tasks.append(asyncio.ensure_future(self._poller.run()))
+        self._tasks.append(asyncio.ensure_future(self._keep_diary()))
         self._tasks += [asyncio.ensure_future(engine.warm()) for route in self.routes for engine in route.engines]
         if self._config_path is not None:
             self._tasks.append(asyncio.ensure_future(self._watch(self._config_path)))
@@ -231,6 +235,8 @@ class Gateway:
         for before in self._built:
             retired += before.engines_not_in(built)
         self._built = built
+        names = {endpoint.provider for b in built for endpoint in b.route.pool.endpoints}
+        self._connectivity.providers(len(names))
         if retired:
             self._tasks.append(asyncio.ensure_future(_close_later(retired)))
         return build_table(settings, [b.exposed for b in built], self.settings.limits)
@@ -275,6 +281,11 @@ class Gateway:
 
     def _route_gauges(self) -> list[RouteGauge]:
         return list(route_gauges(self.routes, monotonic()))
+
+    async def _keep_diary(self) -> None:
+        while True:
+            await asyncio.sleep(DIARY_EVERY)
+            self._diary.look(self.routes, monotonic())
 
     async def _watch(self, path: Path) -> None:
         async for _ in watch(path):

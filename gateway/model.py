@@ -347,6 +347,12 @@ class Endpoint:
         """True when one label has the same value for both: they can fail together."""
         return self.provider == other.provider or any(pair in other.domains for pair in self.domains)
 
+    def shares_place_with(self, other: Endpoint) -> bool:
+        """The same, whatever software they run: most of a chain's nodes run the same."""
+        return self.provider == other.provider or any(
+            pair in other.domains for pair in self.domains if pair[0] != "client"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:

@@ -25,6 +25,7 @@ from gateway.telemetry.traces import (
     parse_traceparent,
 )
 from gateway.upstream.answers import Answer
+from gateway.upstream.diagnosis import Verdict, diagnose
 from gateway.upstream.permits import Moved
 from gateway.upstream.route import Route
 
@@ -131,6 +132,19 @@ class Observer:
             detail=moved.detail,
         )
 
+    def verdict(self, route: str, verdict: Verdict, came: bool) -> None:
+        """Something is wrong with a route, or is not any more."""
+        self._quiet.log(
+            logger,
+            logging.WARNING if came else logging.INFO,
+            f"{route}: {verdict.kind.value} {'since now' if came else 'is over'}",
+            self._clock(),
+            route=route,
+            kind=verdict.kind.value,
+            subject=verdict.subject,
+            evidence=verdict.evidence,
+        )
+
     def _log_failure(self, route: Route, call: Call, answer: Answer, error: GatewayError, now: float) -> None:
         self._quiet.log(
             logger,
@@ -160,4 +174,5 @@ def _trace(
         attempts=records,
         parent=trail.context if trail is not None else None,
         attempt_spans=tuple(trail.spans) if trail is not None else (),
+        verdicts=tuple(verdict.kind.value for verdict in diagnose(route, ended_at)) if len(records) > 1 else (),
     )

@@ -36,7 +36,7 @@ class TokenBucket:
         """Seconds until `amount` tokens are there; infinity when they never will be."""
         self._refill(now)
         missing = amount - self.tokens
-        if missing <= 0:
+        if missing <= 1e-9:
             return 0.0
         if self.rate == 0 or amount > self.burst:
             return float("inf")

@@ -21,7 +21,6 @@ caller has already seen (policy/selection).
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -32,6 +31,7 @@ from gateway.model import HeadReport
 from gateway.policy.block_time import BlockTime
 from gateway.policy.branches import Branches, Split
 from gateway.policy.polling import first_wait, wait_between
+from gateway.policy.rises import Rises
 from gateway.policy.voices import Voice
 
 PACE = 1.5  # how much faster than usual blocks may come and still be believed without a second voice
@@ -44,7 +44,7 @@ UNKNOWN_BLOCK_TIME = 0.25  # s; blocks are counted at this pace until it is know
 FUTURE_AT_MOST = 60.0  # s; clocks of providers differ, but not by this
 STALE_AFTER = 60.0  # s; or the far-behind tolerance
 HIGHEST = 2**63 - 1  # a block number beyond it is noise
-RISES_KEPT = 64  # to tell a lag in seconds
+PATIENCE = 1.0  # s for which a poll that was sent may be on its way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ class HeadBook:
         self.reference_since = now
         self.reference_final = -1
         self.reference_safe = -1
-        self._rises: deque[tuple[int, float]] = deque(maxlen=RISES_KEPT)
+        self._rises = Rises()
         self._base = 0.0  # the height, and the instant, from which plausible progress is counted
         self._base_at = now
         self._second = -1  # the height that the last judgement found confirmed
@@ -146,7 +146,8 @@ class HeadBook:
             return False
         voice = self._voices[position]
         age = None if wall is None or report.timestamp is None else wall - report.timestamp
-        if self._calm and voice.live and number == voice.number and report.hash in ("", voice.block_hash):
+        same = voice.live and number == voice.number and report.hash in ("", voice.block_hash)
+        if same and self._calm and voice.heard_at >= self.reference_since:
             voice.heard_at = now
             voice.age = voice.age if age is None else age
             voice.settle_floor(self._memory, now)
@@ -204,8 +205,8 @@ class HeadBook:
         lasts = max(WORD_LASTS, 10.0 * self.block_time)
         for voice in self._voices:
             if voice.live and now - voice.heard_at > lasts:
-                voice.live = False
-        return self._judge(now)
+                voice.live = self._calm = False
+        return self._rank(now) if self._calm else self._judge(now)
 
     # --- answers --------------------------------------------------------------------------------------
 
@@ -223,12 +224,8 @@ class HeadBook:
         blocks = self.reference - head
         if head < 0 or blocks <= 0:
             return 0, 0.0
-        passed_at = now
-        for number, at in reversed(self._rises):
-            if number <= head:
-                return blocks, now - passed_at
-            passed_at = at
-        return blocks, max(now - passed_at, blocks * self.block_time)
+        passed_at, exact = self._rises.passed_at(head) or (now, False)
+        return blocks, now - passed_at if exact else max(now - passed_at, blocks * self.block_time)
 
     def covers(self, position: int, number: int) -> bool:
         """Whether it surely has this block.
@@ -303,10 +300,13 @@ class HeadBook:
                 self._accept(voice.number, rest[0].number if rest else voice.number, confirmed, now)
                 self._calm = place == 0 and self._settled and self._below_since == inf
                 break
-        standings = [self._stands(voice) for voice in self._voices]
-        changed = standings != self._standings or self.reference != before
-        self._standings = standings
-        return changed
+        return self._rank(now) or self.reference != before
+
+    def _rank(self, now: float) -> bool:
+        """Find everybody's standing anew.  True when one changed."""
+        before = self._standings
+        self._standings = [self._stands(voice, now) for voice in self._voices]
+        return before != self._standings
 
     def _believable(self, voice: Voice, rest: list[Voice], now: float) -> bool:
         """May a leader be believed though no second voter is near it?  `rest`: others' words, highest first."""
@@ -322,11 +322,16 @@ class HeadBook:
             one.voter != other.voter
             and one.number - other.number <= self.tolerance
             and (one in moving or other in moving)
+            and voice.number > one.number + self.tolerance + self._unheard(one, voice.heard_at)
             for one, other in combinations(rest, 2)
         ):
             return False  # two who agree, and move, outvote one
         in_future = voice.age is not None and voice.age < -FUTURE_AT_MOST
         return not in_future and self.plausible(voice.number, now)
+
+    def _unheard(self, voice: Voice, until: float) -> float:
+        """Blocks that have come since its last word, beyond those between two polls: it was not asked."""
+        return max(0.0, until - voice.heard_at - self._pace) / self.block_time
 
     def _accept(self, number: int, second: int, confirmed: bool, now: float) -> None:
         """Take `number` for what the votes say; `second` is the height that a second voter has too."""
@@ -338,7 +343,7 @@ class HeadBook:
                 self._take_time()
             self.reference = number
             self.reference_since = now
-            self._rises.append((number, now))
+            self._rises.note(number, now)
             self._below_since = inf
         elif number < self.reference:
             self._below_since = min(self._below_since, now)
@@ -371,21 +376,22 @@ class HeadBook:
         self._base = float(number)
         self._second = number
         self._below_since = self._unsettled_since = inf
-        self._rises.clear()
-        self._rises.append((number, now))
+        self._rises.restart(number, now)
         self._branches.clear()
         self.reference_final = self.reference_safe = -1
         for voice in self._voices:
             voice.restart(number)
 
-    def _stands(self, voice: Voice) -> Standing:
+    def _stands(self, voice: Voice, now: float) -> Standing:
+        """Behind is who was so when it last spoke, or does not answer: nobody for not having been asked since."""
         if not voice.live:
             return Standing.UNKNOWN
         if voice.position in self._forked:
             return Standing.FORKED
-        behind = self.reference - voice.number
-        if behind < -self.tolerance:
+        if voice.number > self.reference + self.tolerance:
             return Standing.IMPLAUSIBLE
+        silent = voice.asked_at > voice.heard_at and now - voice.asked_at > PATIENCE
+        behind = (self.reference if silent else self._rises.newest_at(voice.heard_at)) - voice.number
         if behind <= self.tolerance:
             return Standing.CURRENT
         return Standing.LAGGING if behind <= self._settings.far_behind * self.tolerance else Standing.FAR_BEHIND

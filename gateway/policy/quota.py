@@ -72,8 +72,8 @@ class ProviderBudget:
     """The live budget of one account.  `now` is monotonic seconds, `wall` seconds since 1970."""
 
     __slots__ = (
-        "_at", "_burst", "_learned_at", "_limited", "_rate", "_refused", "_refused_at", "_sent", "_sent_at",
-        "_settings", "_tokens", "_until", "_windows", "learned", "reserve",
+        "_at", "_burst", "_learned_at", "_limited", "_rate", "_rate_before", "_refused", "_refused_at", "_sent",
+        "_sent_at", "_settings", "_tokens", "_until", "_windows", "learned", "reserve",
     )  # fmt: skip
 
     def __init__(self, settings: QuotaSettings, now: float, wall: float) -> None:
@@ -89,6 +89,7 @@ class ProviderBudget:
         self._sent = 0.0
         self._sent_at = now
         self._refused = 0.0
+        self._rate_before = 0.0
         wanted = (
             ("minute", _MINUTE, settings.per_minute),
             ("hour", _HOUR, settings.per_hour),
@@ -102,6 +103,8 @@ class ProviderBudget:
         """Take what a call costs (1, or its units), or nothing when there is not enough."""
         if not self._settings.compute:
             cost = 1.0
+        if now - self._sent_at > MEASURED_OVER:
+            self._begin_measuring(now)
         self._sent += cost
         if not self._limited:
             return True
@@ -214,13 +217,16 @@ class ProviderBudget:
         self._at = max(self._at, now)
         self._limited = True
 
+    def _begin_measuring(self, now: float) -> None:
+        span = now - self._sent_at
+        self._rate_before = (self._sent - self._refused) / span if span < 2 * MEASURED_OVER else 0.0
+        self._sent, self._refused, self._sent_at = 0.0, 0.0, now
+
     def _accepted(self, now: float) -> float:
-        """What was accepted a second since the measuring began, at most `MEASURED_OVER` ago when it is busy."""
-        span = max(now - self._sent_at, 0.1)
-        rate = max(0.0, self._sent - self._refused) / span
-        if span >= MEASURED_OVER:
-            self._sent, self._refused, self._sent_at = 0.0, 0.0, now
-        return rate
+        """What was accepted a second, in the last few seconds."""
+        span = now - self._sent_at
+        rate = max(0.0, self._sent - self._refused) / max(span, 1.0)  # in less, what was saved up would count as rate
+        return max(rate, self._rate_before) if span < 1.0 else rate
 
 
 def _until_next(name: str, wall: float) -> float:

@@ -22,7 +22,8 @@ from gateway.model import Endpoint, Reason
 NEVER = float("inf")
 
 # Reasons that hold even when nothing else is left: the last resort skips them.  An answer from another
-# chain, from another branch or from a liar is worse than none.
+# chain, from another branch or from a liar is worse than none; asking whoever has just said "not so
+# fast" makes it last longer, and those calls can wait their turn.
 NEVER_USED = frozenset(
     {
         Reason.DRAINED,
@@ -33,6 +34,8 @@ NEVER_USED = frozenset(
         Reason.UNVERIFIED,
         Reason.UNSUPPORTED,
         Reason.NOT_PRIVATE,
+        Reason.HELD,
+        Reason.NO_BUDGET,
     }
 )
 _OF_BREAKERS = (Reason.PROBING, Reason.BREAKER_OPEN)
@@ -42,9 +45,7 @@ _NEED_ORDER = {
     Reason.NO_SUCH_BLOCK: 2,
     Reason.PROBING: 3,
     Reason.BREAKER_OPEN: 4,
-    Reason.NO_BUDGET: 5,
-    Reason.HELD: 6,
-    Reason.EXCLUDED: 7,
+    Reason.EXCLUDED: 5,
 }
 
 
@@ -72,8 +73,8 @@ class Candidate:
 
     `refused` is the first reason against it, `until` the instant when that reason may have ended
     (NEVER: only an event ends it), `since` the instant when its breaker last moved.  `share` is its
-    weight times its slow-start share.  `demoted`: fit, but in the last tier of all and no target for
-    retries while another is left, because what it shares with others is in doubt.
+    weight times its slow-start share.  `demoted` above 0: fit, but asked after all that are not and no
+    target for retries while another is left; what is in doubt comes before what is kept in reserve.
     """
 
     endpoint: Endpoint
@@ -82,7 +83,7 @@ class Candidate:
     share: float = 1.0
     ramping: bool = False
     since: float = 0.0
-    demoted: bool = False
+    demoted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def rank(candidates: Sequence[Candidate], now: float) -> Ranking:
     fit = [i for i, c in enumerate(candidates) if c.refused is None]
     rung = {i: (candidates[i].demoted, candidates[i].endpoint.tier) for i in fit}
     fit.sort(key=rung.__getitem__)
-    best = rung[fit[0]] if fit else (False, 0)
+    best = rung[fit[0]] if fit else (0, 0)
     front = tuple(i for i in fit if rung[i] == best)
     behind = tuple(i for i in fit if rung[i] != best)
     demoted = frozenset(i for i in behind if candidates[i].demoted)

@@ -81,7 +81,8 @@ class CallTrace:
 
     `method` is `Method.label`.  `error` is an error's reason, None when the caller got an answer.
     `attempt_spans` are the span ids that the attempts were sent with (`child_traceparent`), in
-    their order; 0 or a missing one is chosen here.
+    their order; 0 or a missing one is chosen here.  `verdicts` are the kinds of what was wrong with the
+    route at the time.
     """
 
     route: str
@@ -93,6 +94,7 @@ class CallTrace:
     attempts: tuple[AttemptRecord, ...] = ()
     parent: TraceContext | None = None
     attempt_spans: tuple[int, ...] = ()
+    verdicts: tuple[str, ...] = ()
 
 
 def parse_traceparent(value: bytes, *, trusted: bool) -> TraceContext | None:
@@ -245,6 +247,8 @@ def _about_call(trace: CallTrace) -> dict[str, str]:
     }
     if trace.error is not None:
         facts["error.type"] = trace.error
+    if trace.verdicts:
+        facts["seawall.verdicts"] = ",".join(trace.verdicts)
     return facts
 
 

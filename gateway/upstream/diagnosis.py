@@ -18,6 +18,7 @@ from gateway.policy.verdicts import (
     RouteFacts,
     SplitFacts,
     Verdict,
+    VerdictKind,
     verdicts,
 )
 from gateway.upstream.endpoints import EndpointState
@@ -25,6 +26,8 @@ from gateway.upstream.route import Route
 
 FAULTS_COUNT_FOR = 60.0  # seconds for which a call that all endpoints refused alike is told of
 _NOT_ITS_FAULT = frozenset({Reason.DRAINED, Reason.DOMAIN_SUSPECTED, Reason.NO_BUDGET, Reason.NOT_PRIVATE})
+
+__all__ = ["Diary", "Told", "Verdict", "VerdictKind", "diagnose"]
 
 Told = Callable[[str, Verdict, bool], None]
 """Hears of a route's verdict that has come (True) or gone."""

@@ -229,12 +229,13 @@ class Facts:
         if self.domains.note(state.position, condition, now):
             self._tell_domains()
 
-    def in_doubt(self, state: EndpointState) -> bool:
+    def in_doubt(self, state: EndpointState) -> int:
         """Fit, and yet the last to be asked: a standby, out of touch, far behind, or in a suspected domain."""
         position = state.position
-        return (
-            state.endpoint.standby
-            or state.lost_at >= 0
+        if state.endpoint.standby:
+            return 2
+        return int(
+            state.lost_at >= 0
             or self._suspected[position] is not None
             or self.domains.watched(position)
             or self.blocks.demoted(position)

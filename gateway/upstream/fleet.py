@@ -22,6 +22,7 @@ from gateway.upstream.permits import Permit
 
 SHORT_RANGE = 100  # blocks; no endpoint is known to refuse a log query that spans less
 RECONNECTS = frozenset({"connect_failed", "connect_timeout", "resolve_failed", "tls_failed", "connection_lost"})
+_SOON = (Reason.NO_BUDGET, Reason.HELD)
 UNREACHED = RECONNECTS | {"attempt_timeout"}
 """How an attempt ends that found nobody: the fault may be our own network's."""
 
@@ -92,7 +93,7 @@ class Pool(Facts):
     ) -> Permit | None:
         """A permit at the best endpoint outside `used`; the last resort included if asked for.
 
-        `apart`: only one that shares no failure domain with those used and is in no doubt itself.
+        `apart`: only one that runs somewhere else than those used, and is in no doubt itself.
         """
         ranking = self.ranking_for(call, now)
         family = call.method.family
@@ -104,7 +105,7 @@ class Pool(Facts):
                 return None
             if apart and (
                 position in ranking.demoted
-                or any(self.endpoints[position].shares_domain_with(self.endpoints[i]) for i in used)
+                or any(self.endpoints[position].shares_place_with(self.endpoints[i]) for i in used)
             ):
                 return None
             permit = self._grant(self.states[position], call, now, position in ranking.need)
@@ -113,9 +114,12 @@ class Pool(Facts):
             taken.append(position)
 
     def busy(self, call: Call, now: float) -> bool:
-        """Somebody healthy could have it, and only has no slot or no budget left."""
+        """Somebody healthy could have it, and only has no slot or no budget left, or asked for a moment's peace."""
         ranking = self.ranking_for(call, now)
-        return bool(ranking.front or ranking.behind) or any(r is Reason.NO_BUDGET for _, r, _ in ranking.refused)
+        if ranking.front or ranking.behind:
+            return True
+        soon = now + self.settings.admission.wait_at_most
+        return any(reason in _SOON and until <= soon for _, reason, until in ranking.refused)
 
     def any_slot(self) -> bool:
         """Some endpoint has a slot.  A quick look, before anybody is asked for in earnest."""

@@ -125,6 +125,40 @@ def test_one_a_little_above_those_who_outvote_it_is_refused_only_beyond_the_tole
     assert (book.reference, book.standing(0)) == (111, Standing.IMPLAUSIBLE)
 
 
+def test_nobody_is_refused_for_not_having_been_asked() -> None:
+    """A route that nobody uses is polled rarely, each endpoint at another instant."""
+    book = book_of("abc")
+    for second in range(600):
+        if second % 5 == 0:
+            position = second // 5 % 3
+            book.asked(position, float(second))
+            book.report(position, HeadReport(1000 + second // 2), second + 0.2)
+        book.expire(second + 0.3)
+        assert set(standings(book, 3)) <= {"current", "unknown"}
+
+
+def test_one_that_was_asked_and_does_not_answer_is_judged_by_the_newest_block_after_a_second() -> None:
+    book = book_of("abc")
+    say(book, [100, 100, 100], 0.0)
+    book.asked(2, 1.9)
+    say(book, [103, 103, None], 2.0)
+    assert not book.expire(2.8)
+    assert book.standing(2) is Standing.CURRENT
+    assert book.expire(3.0)
+    assert book.standing(2) is Standing.LAGGING
+    say(book, [None, None, 103], 3.1)
+    assert book.standing(2) is Standing.CURRENT
+
+
+def test_a_word_that_repeats_an_old_one_shows_that_it_lags() -> None:
+    book = book_of("abc")
+    say(book, [100, 100, 100], 0.0)
+    say(book, [103, 103, None], 2.0)
+    assert book.standing(2) is Standing.CURRENT
+    assert book.report(2, HeadReport(100), 2.1)
+    assert book.standing(2) is Standing.LAGGING
+
+
 def test_words_do_not_last() -> None:
     book = book_of("ab")
     say(book, [100, 100], 0.0)
@@ -257,6 +291,9 @@ def test_the_only_voice_is_believed_whatever_it_says() -> None:
     say(book, [100, 100], 0.0)
     say(book, [1_000_100, 100], 1.0)
     assert book.reference == 1_000_100
+    now = steadily(book, 2.0, 10, lambda block: [1_000_100 + block, None])
+    say(book, [None, 2_000_000], now)
+    assert book.reference == 2_000_000
 
 
 def test_the_only_one_left_of_several_is_believed_once_it_has_kept_its_pace_for_a_while() -> None:
@@ -480,6 +517,24 @@ def test_a_chain_that_was_reset_and_stands_still_is_followed_too() -> None:
     for second in range(20):
         book.report(0, HeadReport(0), now + second)
     assert book.reference == 0
+
+
+def test_a_reset_is_followed_without_a_further_word() -> None:
+    book = book_of("a")
+    now = steadily(book, 0.0, 10, lambda block: [100 + block])
+    book.report(0, HeadReport(0), now)
+    followed = [book.expire(now + second) for second in range(12)]
+    assert followed == [False] * 11 + [True]
+    assert book.reference == 0
+
+
+def test_a_word_that_has_expired_holds_nothing_up() -> None:
+    book = book_of("ab")
+    say(book, [102, 100], 0.0)
+    for second in range(1, 80):
+        say(book, [None, 100], float(second))
+        book.expire(float(second))
+        assert book.reference == (102 if second <= 71 else 100)
 
 
 def test_a_single_endpoint_whose_chain_was_reset_is_followed_too() -> None:

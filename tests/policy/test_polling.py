@@ -121,6 +121,11 @@ def test_nobody_is_asked_sooner_than_a_quarter_and_later_than_one_pace(
         assert wait > 0.7 * pace
 
 
+def test_those_who_have_not_confirmed_a_block_follow_one_after_the_other() -> None:
+    waits = {round(wait_between(position, 12.0, -7.0, False), 3) for position in range(5)}
+    assert len(waits) >= 3
+
+
 @given(st.integers(0, 100), st.floats(0.05, 600))
 @examples(max_examples=50)
 def test_the_first_polls_come_within_a_second(position: int, at_least: float) -> None:

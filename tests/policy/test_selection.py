@@ -22,6 +22,8 @@ NOT_EVEN_IN_NEED = {
     Reason.UNVERIFIED,
     Reason.UNSUPPORTED,
     Reason.NOT_PRIVATE,
+    Reason.HELD,
+    Reason.NO_BUDGET,
 }
 CHANCES = st.floats(0, 1, exclude_max=True)
 COSTS = st.floats(1e-6, 100)
@@ -116,7 +118,7 @@ def test_a_ranking_is_never_kept_beyond_the_end_of_a_refusal_or_a_step_of_a_grow
 
 
 def test_in_need_the_busy_come_first_and_the_excluded_last() -> None:
-    worst_first = [Reason.EXCLUDED, Reason.HELD, Reason.BREAKER_OPEN, Reason.PROBING, Reason.NO_SLOT]
+    worst_first = [Reason.EXCLUDED, Reason.BREAKER_OPEN, Reason.PROBING, Reason.LAGGING, Reason.NO_SLOT]
     candidates = [Candidate(endpoint(i), reason) for i, reason in enumerate(worst_first)]
     assert rank(candidates, 0.0).need == (4, 3, 2, 1, 0)
 
@@ -126,11 +128,10 @@ def test_of_two_that_are_broken_the_one_that_broke_first_is_asked_first() -> Non
     assert rank(candidates, 10.0).need == (1, 0, 2)
 
 
-@pytest.mark.parametrize("reason", [Reason.HELD, Reason.EXCLUDED])
-def test_of_two_that_wait_for_a_time_the_one_whose_time_ends_first_is_asked_first(reason: Reason) -> None:
+def test_of_two_that_wait_for_a_time_the_one_whose_time_ends_first_is_asked_first() -> None:
     """When their breakers last moved says nothing of them."""
     ends = ((30.0, 1.0), (10.0, 3.0), (20.0, 2.0))
-    candidates = [Candidate(endpoint(i), reason, until, since=since) for i, (until, since) in enumerate(ends)]
+    candidates = [Candidate(endpoint(i), Reason.EXCLUDED, until, since=since) for i, (until, since) in enumerate(ends)]
     assert rank(candidates, 5.0).need == (1, 2, 0)
 
 

@@ -84,15 +84,25 @@ async def house(
     huge_bytes: int = 8_000_000,
     idle: int = 64,
     more_routes: str = "",
+    clouds: int = 100,
+    edges: list[str] | None = None,
+    versions: list[str] | None = None,
+    standby: tuple[int, ...] = (),
 ) -> AsyncIterator[House]:
-    """Start providers p0, p1, ... in three clouds, and the gateway over them."""
+    """Start providers p0, p1, ... in clouds of their own (or `clouds` of them), and the gateway over them."""
     chain = SimulatedChain(chain_id=CHAIN_ID, block_time=block_time, genesis_at=monotonic() - 1000 * block_time, seed=1)
-    providers = [SimulatedProvider(f"p{i}", chain, huge_bytes=huge_bytes, clock=monotonic) for i in range(count)]
+    names = versions or ["Simulated/v1.0.0"] * count
+    providers = [
+        SimulatedProvider(f"p{i}", chain, huge_bytes=huge_bytes, clock=monotonic, client_version=names[i])
+        for i in range(count)
+    ]
+    shared = [f", edge: {edge}" if edge else "" for edge in edges or [""] * count]
+    shared = [row + (", standby: true" if i in standby else "") for i, row in enumerate(shared)]
     async with contextlib.AsyncExitStack() as stack:
         for provider in providers:
             await stack.enter_async_context(provider)
         rows = [
-            f"      - {{id: {p.name}, url: '{p.url}{path}', cloud: cloud-{i}{endpoint_extra}}}"
+            f"      - {{id: {p.name}, url: '{p.url}{path}', cloud: cloud-{i % clouds}{shared[i]}{endpoint_extra}}}"
             for i, p in enumerate(providers)
         ]
         config = folder / "seawall.yaml"

@@ -60,7 +60,13 @@ class Load:
             await asyncio.sleep(0.005)
 
     async def end(self) -> None:
-        await asyncio.gather(*self.tasks)
+        """Wait for those who have been let in; whoever was sent away and has yet to come back stays away."""
+        left = list(self.tasks)
+        if left:
+            await asyncio.wait(left, timeout=3.0)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
         for caller in self.idle:
             await caller.close()
 

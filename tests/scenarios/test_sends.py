@@ -18,7 +18,9 @@ from tests.scenarios.house import House, house, run
 SENDS = 10_000
 # every fault of connections and answers; those of the chain's view change what a node knows, not what is sent
 FAULTS = [fault for fault in Fault if fault.stage in (Stage.ACCEPT, Stage.HEAD, Stage.ANSWER)]
-FAULTS.sort(key=lambda fault: fault is Fault.RPC_METHOD_NOT_FOUND)  # last: afterwards nobody is asked for a while
+# Last: afterwards nobody is asked for a while, or less often.
+LAST = (Fault.STATUS_429, Fault.STATUS_429_RPC, Fault.RPC_RATE_LIMIT, Fault.RPC_METHOD_NOT_FOUND)
+FAULTS.sort(key=lambda fault: LAST.index(fault) if fault in LAST else -1)
 SLOW = {Fault.HANG_BEFORE_HEAD, Fault.HANG_MID_BODY, Fault.SLOW_DRIP}
 
 

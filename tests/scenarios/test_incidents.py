@@ -1,0 +1,318 @@
+"""The incidents of 2017 to 2026, in small: what happened, and what callers of the gateway would have seen.
+
+Each scenario prints one sentence.  Dates and causes are those of the public post-mortems.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+
+from gateway.clock import monotonic
+from gateway.drill.faults import Fault
+from gateway.model import Family
+from tests.scenarios.caller import Caller, Tally, many
+from tests.scenarios.house import House, house, run
+
+ACCOUNT = "0x" + "ab" * 20
+SHORT = 0.5  # block time, seconds
+
+
+def told(date: str, sentence: str) -> None:
+    print(f"{date}: {sentence}")
+
+
+def kinds(home: House) -> set[str]:
+    return {verdict["kind"] for verdict in home.gateway.status()["routes"][0]["verdicts"]}
+
+
+def reasons(home: House, name: str) -> set[str]:
+    return {reason["reason"] for reason in home.state(name)["reasons"]}
+
+
+def break_all(home: House, names: Iterable[int], fault: Fault, **options: object) -> None:
+    for number in names:
+        home.providers[number].script.set(fault, **options)  # type: ignore[arg-type]
+
+
+async def heads(home: House, count: int = 300) -> tuple[Tally, list[int]]:
+    tally = await many(home.port, "/local", count, 4)
+    assert not tally.lost
+    return tally, [int(t.body["result"], 16) for t in tally.told]
+
+
+def test_2020_11_11_one_client_version_is_stuck_for_hours(tmp_path: Path) -> None:
+    """geth 1.9.9 and 1.9.13 at one large provider rejected a valid block; its head stood still for hours."""
+
+    async def scenario() -> None:
+        async with house(tmp_path, block_time=SHORT) as home:
+            break_all(home, [0], Fault.STALE_HEAD, amount=0)
+            took = await home.until(lambda: "lagging" in reasons(home, "p0"), 8)
+            before = home.providers[0].calls["eth_blockNumber"]
+            _, seen = await heads(home)
+            assert home.providers[0].calls["eth_blockNumber"] == before, "the stuck one still got head reads"
+            assert min(seen) >= home.chain.head(monotonic()) - 4
+            assert took <= 5.0, "the tolerance is two seconds, a poll comes each second"
+            told("2020-11-11", f"the stuck provider got no head reads {took:.1f} s after its last block")
+
+    run(scenario())
+
+
+def test_2023_09_05_no_block_for_29_minutes(tmp_path: Path) -> None:
+    """A disk was full at the chain's own nodes, and nobody anywhere had a new block."""
+
+    async def scenario() -> None:
+        async with house(tmp_path, block_time=SHORT) as home:
+            await heads(home)
+            home.chain.halt(monotonic())
+            took = await home.until(lambda: "chain_halted" in kinds(home), 10)
+            tally, _ = await heads(home)
+            answered = {t.headers["x-seawall-endpoint"] for t in tally.told}
+            assert answered == {"p0", "p1", "p2"}, "somebody was left out for a halt that is nobody's fault"
+            assert not any(reasons(home, f"p{i}") for i in range(3))
+            home.chain.resume(monotonic())
+            back = await home.until(lambda: "chain_halted" not in kinds(home), 5)
+            told(
+                "2023-09-05",
+                f"callers went on reading the last block; the halt was named after {took / SHORT:.1f} blocks, "
+                f"and its end after {back:.1f} s; no endpoint was blamed",
+            )
+
+    run(scenario())
+
+
+def test_2024_03_13_a_minority_stays_stuck_after_a_fork(tmp_path: Path) -> None:
+    """Blast: two of five public endpoints stayed behind after the halt, with old nonces."""
+
+    async def scenario() -> None:
+        async with house(tmp_path, count=5, block_time=SHORT) as home:
+            break_all(home, [0, 1], Fault.STALE_HEAD, amount=20)
+            await home.until(lambda: all("lagging" in reasons(home, f"p{i}") for i in (0, 1)), 8)
+            tally = await many(home.port, "/local", 200, 4, "eth_getTransactionCount", ACCOUNT, "latest")
+            assert not tally.lost
+            assert {t.headers["x-seawall-endpoint"] for t in tally.told} <= {"p2", "p3", "p4"}
+            told("2024-03-13", "nonces came from the three that had moved on; callers saw no old one")
+
+    run(scenario())
+
+
+def test_2024_03_22_two_providers_with_different_symptoms(tmp_path: Path) -> None:
+    """Blast: one provider was stale, the other answered 500 to one call only; failover had nowhere to go."""
+
+    async def scenario() -> None:
+        async with house(tmp_path, count=2, block_time=SHORT) as home:
+            await heads(home)
+            pinned = hex(home.chain.head(monotonic()) - 60)
+            break_all(home, [0], Fault.STALE_HEAD, amount=10)
+            break_all(home, [1], Fault.STATUS_500, methods=["eth_getBalance"])
+            await home.until(lambda: "lagging" in reasons(home, "p0"), 8)
+            old = await many(home.port, "/local", 200, 4, "eth_getBalance", ACCOUNT, pinned)
+            new = await many(home.port, "/local", 200, 4, "eth_getBlockByNumber", "latest", False)
+            assert not old.lost
+            assert not new.lost
+            assert {t.headers["x-seawall-endpoint"] for t in new.told} == {"p1"}
+            told("2024-03-22", "old state came from the stale one, new blocks from the other; callers lost nothing")
+
+    run(scenario())
+
+
+def test_2024_03_25_a_reorganisation_is_mishandled_by_some(tmp_path: Path) -> None:
+    """Polygon zkEVM: some nodes followed another branch; providers were out of sync for hours."""
+
+    async def scenario() -> None:
+        async with house(tmp_path, count=4, block_time=SHORT) as home:
+            await heads(home)
+            break_all(home, [0], Fault.FORKED, amount=0)
+            took = await home.until(lambda: "forked" in reasons(home, "p0"), 15)
+            number = hex(home.chain.head(monotonic()) - 3)
+            tally = await many(home.port, "/local", 200, 4, "eth_getBlockByNumber", number, False)
+            assert {t.body["result"]["hash"] for t in tally.told} == {home.chain.block_hash(int(number, 16))}
+            told("2024-03-25", f"the one on the other branch was named after {took / SHORT:.0f} blocks and left out")
+
+    run(scenario())
+
+
+def test_2024_12_04_the_overflow_does_not_kill_the_backup(tmp_path: Path) -> None:
+    """Reown: the paid provider's quota ran out, and the full load drove the free backup into its own limit."""
+
+    async def scenario() -> None:
+        async with house(tmp_path, count=2, block_time=2.0) as home:
+            home.providers[1].rate_limit = 100
+            break_all(home, [0], Fault.STATUS_402)
+            await many(home.port, "/local", 400, 4)
+            refused = home.providers[1].refused_as_too_many
+            until = monotonic() + 4.0
+            taken = home.providers[1].calls["eth_blockNumber"]
+            good = 0
+            while monotonic() < until:
+                tally = await many(home.port, "/local", 100, 20)
+                good += len(tally.told) - len(tally.lost)
+            rate = (home.providers[1].calls["eth_blockNumber"] - taken) / 4.0
+            late = home.providers[1].refused_as_too_many - refused
+            assert good / 4.0 >= 60, "the backup's own capacity was not used"
+            assert late <= 0.2 * rate * 4.0, "it was asked for much more than it takes"
+            told(
+                "2024-12-04",
+                f"the backup was asked {rate:.0f} times a second of the 100 that it takes and served {good / 4:.0f}; "
+                "what did not fit was told when to come back",
+            )
+
+    run(scenario())
+
+
+def test_2025_06_12_a_cloud_fails_everywhere_at_once(tmp_path: Path) -> None:
+    """Google Cloud's control plane took Cloudflare's KV with it: 503 from everybody behind them."""
+
+    async def scenario() -> None:
+        async with house(tmp_path, count=6, clouds=3) as home:
+            await many(home.port, "/local", 300, 4)
+            lost = 0
+            break_all(home, [0], Fault.STATUS_503)
+            lost += len((await many(home.port, "/local", 300, 4)).lost)
+            break_all(home, [3], Fault.STATUS_503)
+            began = monotonic()
+            while "domain" not in kinds(home) and monotonic() - began < 5:
+                lost += len((await many(home.port, "/local", 100, 4)).lost)
+            took = monotonic() - began
+            assert "domain" in kinds(home)
+            assert lost == 0
+            told("2025-06-12", f"callers lost nothing; the cloud was named {took:.1f} s after its second failure")
+
+    run(scenario())
+
+
+def test_2025_09_10_a_software_version_is_a_failure_domain(tmp_path: Path) -> None:
+    """Polygon PoS: Bor and Erigon of one version fell behind finality and had to be restarted."""
+
+    async def scenario() -> None:
+        async with house(
+            tmp_path, count=4, versions=["bor/v2.2.10", "bor/v2.2.10", "erigon/3.0.17", "reth/1.6.0"]
+        ) as home:
+            assert home.state("p0")["software"] == "bor/2.2.10"
+            assert home.state("p0")["domains"]["client"] == "bor/2.2.10"
+            break_all(home, [0, 1], Fault.RPC_INTERNAL)
+            lost = 0
+            began = monotonic()
+            while "domain" not in kinds(home) and monotonic() - began < 8:
+                lost += len((await many(home.port, "/local", 100, 4)).lost)
+            subjects = {v["subject"] for v in home.gateway.status()["routes"][0]["verdicts"] if v["kind"] == "domain"}
+            assert subjects == {"bor/2.2.10"}
+            assert lost == 0
+            told("2025-09-10", "callers lost nothing; the client version that both had in common was named")
+
+    run(scenario())
+
+
+def test_2025_10_20_new_connections_fail_and_old_ones_live(tmp_path: Path) -> None:
+    """AWS us-east-1: an empty DNS record; balances were shown as zero by whoever turned errors into values."""
+
+    async def scenario() -> None:
+        async with house(tmp_path, count=3) as home:
+            await many(home.port, "/local", 300, 4)
+            for provider in home.providers:
+                provider.script.set(Fault.RESET_ON_ACCEPT)  # connections that are open keep working
+            tally = await many(home.port, "/local", 400, 4, "eth_getBalance", ACCOUNT, "latest")
+            zero = [t for t in tally.told if t.body.get("result") in ("0x0", "0x", None) and "error" not in t.body]
+            assert zero == []
+            assert not tally.lost, "connections that were open were thrown away"
+            told("2025-10-20", "calls went on over connections that were open; nobody was shown a zero balance")
+
+    run(scenario())
+
+
+def test_2025_11_18_an_edge_network_fails_and_those_not_behind_it_serve(tmp_path: Path) -> None:
+    """Cloudflare: 5xx at every provider behind it, for three hours."""
+
+    async def scenario() -> None:
+        async with house(tmp_path, count=4, edges=["cloudflare", "cloudflare", "cloudflare", ""]) as home:
+            await many(home.port, "/local", 300, 4)
+            break_all(home, [0, 1], Fault.STATUS_520)
+            lost, began = 0, monotonic()
+            while "domain" not in kinds(home) and monotonic() - began < 8:
+                lost += len((await many(home.port, "/local", 100, 4)).lost)
+            assert lost == 0
+            tally = await many(home.port, "/local", 100, 4)
+            assert {t.headers["x-seawall-endpoint"] for t in tally.told} == {"p3"}
+            told("2025-11-18", "the third behind the same edge was left alone before it failed; p3 served")
+
+    run(scenario())
+
+
+def test_2026_06_25_sends_fail_everywhere_while_a_chain_stands_still(tmp_path: Path) -> None:
+    """Base: 116 minutes without a block; sends returned errors at every provider."""
+
+    async def scenario() -> None:
+        async with house(tmp_path, block_time=SHORT) as home:
+            await heads(home)
+            home.chain.halt(monotonic())
+            break_all(home, range(3), Fault.RPC_INTERNAL, families=[Family.SEND])
+            await home.until(lambda: "chain_halted" in kinds(home), 10)
+            caller = Caller(home.port, "/local")
+            for n in range(5):
+                answer = await caller.call("eth_sendRawTransaction", "0x02" + f"{n:02x}" * 60)
+                assert "error" in answer.body
+            await caller.close()
+            assert not any(reasons(home, f"p{i}") for i in range(3)), "a breaker opened for what is the chain's fault"
+            told("2026-06-25", "senders got the nodes' own error; no endpoint was taken out, and the halt was named")
+
+    run(scenario())
+
+
+def test_2025_07_the_same_log_query_gives_eighteen_or_none(tmp_path: Path) -> None:
+    """Base: bad caches behind some public endpoints answered a log query with nothing."""
+
+    async def scenario() -> None:
+        async with house(tmp_path, block_time=SHORT) as home:
+            await heads(home)
+            break_all(home, [0], Fault.EMPTY_LOGS)
+            right = 0
+            for _ in range(100):
+                last = home.chain.head(monotonic()) - 1
+                query = {"fromBlock": hex(last - 3), "toBlock": hex(last)}
+                tally = await many(home.port, "/local", 1, 1, "eth_getLogs", query)
+                right += tally.told[0].body.get("result") == home.chain.logs(last - 3, last)
+            assert right == 100
+            told("2025-07", "all of 100 queries had their logs; an empty list near the head is asked of somebody else")
+
+    run(scenario())
+
+
+def test_2026_07_wrong_data_is_found_by_the_audit(tmp_path: Path) -> None:
+    """Erigon 3.5: wrong indexes were cached while a block was committed; only a comparison shows it."""
+
+    async def scenario() -> None:
+        extra = "    audit: {share: 50%}\n"
+        async with house(tmp_path, block_time=SHORT, route_extra=extra) as home:
+            await heads(home)
+            break_all(home, [0], Fault.LYING, methods=["eth_getBalance"])
+            number = hex(home.chain.head(monotonic()) - 60)
+            began = monotonic()
+            calls = 0
+            while "distrusted" not in reasons(home, "p0") and monotonic() - began < 10:
+                calls += len((await many(home.port, "/local", 20, 2, "eth_getBalance", ACCOUNT, number)).told)
+            assert "distrusted" in reasons(home, "p0")
+            tally = await many(home.port, "/local", 200, 4, "eth_getBalance", ACCOUNT, number)
+            assert {t.body["result"] for t in tally.told} == {hex(home.chain.balance(ACCOUNT, int(number, 16)))}
+            told("2026-07", f"the one that told wrong values was found after {calls} reads and not asked again")
+
+    run(scenario())
+
+
+def test_always_a_balanced_provider_goes_back_by_a_block(tmp_path: Path) -> None:
+    """geth issues 24078 and 27353: behind one name are machines of different heads."""
+
+    async def scenario() -> None:
+        async with house(tmp_path, block_time=SHORT) as home:
+            break_all(home, [0], Fault.HEAD_STEPS_BACK, amount=1)
+            caller, newest, back = Caller(home.port, "/local"), 0, 0
+            for _ in range(600):
+                number = int((await caller.call("eth_blockNumber")).body["result"], 16)
+                back += number < newest
+                newest = max(newest, number)
+                await asyncio.sleep(0.002)
+            await caller.close()
+            assert back == 0
+            told("always", "in 600 calls over many blocks the head never went back")
+
+    run(scenario())
