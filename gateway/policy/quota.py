@@ -1,15 +1,18 @@
 """Quotas: what a provider's account may be asked, in its own units, told by it or learned from it.
 
 Always true: over any span of time no more is granted than rate x span + burst, and no more in a window
-(minute, hour, day, month) than its allowance; who was throttled is asked again after a time, whatever
-it said; without a configured or learned limit a call costs one comparison and one addition.
-A 429 teaches the rate that was really accepted (not a guess).  The learned rate then recovers by 5 % a
-second while it is used, twice as fast for each five seconds without a further refusal, and is
-forgotten when nothing was refused for long.  Throttling is not failure: it moves this budget and
-never a breaker.
-Windows are the calendar's in UTC, as vendors bill; the wall clock is read once per window, the rest is
-monotonic.
-Does not belong here: a caller's own budget (budget), or what a header means (dialect/ratelimits).
+(minute, hour, day, month) than its allowance, except by one call that alone costs more: it is granted when
+burst and allowance are whole.  Who was throttled is asked again after a time, whatever it said.  Without a
+configured or learned limit a call costs a few comparisons and additions.
+A 429 teaches the rate that was really accepted (not a guess), of which 95 % are asked for.  The learned
+rate then recovers by 5 % a second while it is used, twice as fast for each five seconds without a further
+refusal, and is forgotten when nothing was refused for long.  Throttling is not failure: it moves this
+budget and never a breaker.
+Windows are the calendar's in UTC, as vendors bill.  The wall clock is read once, at the start: windows
+are then kept by the monotonic clock, and a clock that is set later moves none.  What an account spent
+before the start, or elsewhere, is not known here; its refusals and headers tell.
+Does not belong here: a caller's own budget (budget), or what a header or a message means
+(dialect/ratelimits).
 """
 
 from __future__ import annotations
@@ -25,8 +28,19 @@ RECOVERY_AT_MOST = 1.0
 FORGET_AFTER = 300.0  # seconds without a refusal after which a learned rate is forgotten
 LEAST_RATE = 1.0  # calls a second; a learned rate does not fall below
 MEASURED_OVER = 5.0  # seconds over which the rate that is sent is measured
-_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
-_MONTH_DAYS = 2_629_746.0  # seconds of a mean month; see `_next_month` for the calendar's
+ONE_PIECE_OF_NEWS = 1.0  # seconds in which refusals belong together: their calls were out together
+# Asking for all that was accepted, with a whole second saved up, is refused about twice as often and gets
+# 1 to 3 % more of the rate (servers of four kinds, as in tests/policy/test_quota.py).
+ASKED_FOR = 0.95  # share of the accepted rate
+SAVED_UP = 0.5  # seconds of a learned rate that can be saved up
+RETRY_AFTER_AT_MOST = 300.0  # seconds; a longer Retry-After is cut to this, then tried again
+TOLD_AT_MOST = 86400.0  # seconds that a header alone can silence an account
+UNKNOWN_FOR = 60.0  # seconds that a quota is taken for used up when nobody says how long
+_SECOND, _MINUTE, _HOUR, _DAY = 1.0, 60.0, 3600.0, 86400.0
+_LENGTHS = {"second": _SECOND, "minute": _MINUTE, "hour": _HOUR, "day": _DAY}
+_LONGEST = 32 * _DAY  # beyond any month
+_AT_ONCE = 0.001  # seconds before a boundary that count as past it, so that rounding opens no window twice
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,31 +67,31 @@ class QuotaSettings:
 class _Window:
     """An allowance per calendar period."""
 
-    __slots__ = ("allowance", "ends_at", "length", "name", "used")
+    __slots__ = ("allowance", "ends_at", "name", "used")
 
-    def __init__(self, name: str, length: float, allowance: float, now: float, wall: float) -> None:
+    def __init__(self, name: str, allowance: float, ends_at: float) -> None:
         self.name = name
-        self.length = length
         self.allowance = allowance
         self.used = 0.0
-        self.ends_at = now + _until_next(name, wall)
-
-    def roll(self, now: float) -> None:
-        while now >= self.ends_at:
-            self.ends_at += self.length
-            self.used = 0.0
+        self.ends_at = ends_at
 
 
 class ProviderBudget:
-    """The live budget of one account.  `now` is monotonic seconds, `wall` seconds since 1970."""
+    """The live budget of one account.  `now` is monotonic seconds, `wall` seconds since 1970.
+
+    Costs, rates and allowances are in requests, or in the vendor's units where the settings say so.
+    """
 
     __slots__ = (
-        "_at", "_burst", "_learned_at", "_limited", "_rate", "_rate_before", "_refused", "_refused_at", "_sent",
-        "_sent_at", "_settings", "_tokens", "_until", "_windows", "learned", "reserve",
+        "_at", "_burst", "_calls", "_compute", "_learned_at", "_limited", "_offset", "_rate", "_rate_before",
+        "_refused", "_refused_at", "_sent", "_sent_at", "_settings", "_tokens", "_told_share", "_told_until", "_until",
+        "_windows", "learned", "reserve",
     )  # fmt: skip
 
     def __init__(self, settings: QuotaSettings, now: float, wall: float) -> None:
         self._settings = settings
+        self._compute = settings.compute
+        self._offset = wall - now
         self.reserve = settings.reserve
         self.learned: float | None = None
         self._refused_at = self._learned_at = now
@@ -86,88 +100,110 @@ class ProviderBudget:
         self._tokens = self._burst
         self._at = now
         self._until = 0.0
+        self._told_share, self._told_until = 1.0, 0.0
         self._sent = 0.0
+        self._calls = 0
         self._sent_at = now
-        self._refused = 0.0
+        self._refused = 0
         self._rate_before = 0.0
         wanted = (
-            ("minute", _MINUTE, settings.per_minute),
-            ("hour", _HOUR, settings.per_hour),
-            ("day", _DAY, settings.per_day),
-            ("month", _MONTH_DAYS, settings.per_month),
+            ("minute", settings.per_minute),
+            ("hour", settings.per_hour),
+            ("day", settings.per_day),
+            ("month", settings.per_month),
         )
-        self._windows = [_Window(name, length, most, now, wall) for name, length, most in wanted if most]
+        self._windows = [_Window(name, most, now + self._until_next(name, now)) for name, most in wanted if most]
         self._limited = settings.rate > 0 or bool(self._windows)
 
     def take(self, cost: float, now: float) -> bool:
-        """Take what a call costs (1, or its units), or nothing when there is not enough."""
-        if not self._settings.compute:
+        """Take what a call costs (its units; a request counts 1), or nothing when there is not enough."""
+        if not self._compute:
             cost = 1.0
         if now - self._sent_at > MEASURED_OVER:
             self._begin_measuring(now)
-        self._sent += cost
-        if not self._limited:
-            return True
-        if self.available_after(cost, now) > 0:
-            self._sent -= cost
+        if self._limited and not self._granted(cost, now):
             return False
-        if self._rate:
-            self._tokens -= cost
-        for window in self._windows:
-            window.used += cost
+        self._sent += cost
+        self._calls += 1
         return True
 
     def available_after(self, cost: float, now: float) -> float:
-        """Seconds until a call of this cost may be made; 0: now."""
+        """Seconds until a call of this cost may be made, as far as is known; 0: now."""
         if not self._limited:
             return 0.0
-        if not self._settings.compute:
+        if not self._compute:
             cost = 1.0
         self._refill(now)
         wait = max(0.0, self._until - now)
-        if self._rate and self._tokens < min(cost, self._burst):
+        if self._rate and self._tokens + _ROUNDING < min(cost, self._burst):
             wait = max(wait, (min(cost, self._burst) - self._tokens) / self._rate)
         for window in self._windows:
-            if window.used + min(cost, window.allowance) > window.allowance:
+            if window.used + min(cost, window.allowance) > window.allowance + _ROUNDING:
                 wait = max(wait, window.ends_at - now)
         return wait
 
     def throttled(self, now: float, retry_after: float | None = None) -> None:
-        """It refused a call as too many: half of what was sent is what it can take, for now."""
+        """It refused a call as too many: what it accepted lately is what it can take, for now.
+
+        `retry_after` is what it asked for, in seconds; nothing is granted until then.
+        """
         self._refused += 1
-        already = self.learned is not None and now - self._learned_at < 1.0
+        already = self.learned is not None and now - self._learned_at < ONE_PIECE_OF_NEWS
         self._refused_at = now
         if retry_after is not None and retry_after > 0:
-            self._until = max(self._until, now + retry_after)
-            self._limited = True
+            self._silence(now + min(retry_after, RETRY_AFTER_AT_MOST))
         if already:
-            return  # refusals of calls that were out together are one piece of news
+            return
         self._learned_at = now
-        rate = max(LEAST_RATE, self._accepted(now))
+        rate = max(LEAST_RATE, ASKED_FOR * self._accepted(now))
         self._learn(min(rate, self._settings.rate or rate), now)
 
-    def told(self, limit: float | None, remaining: float | None, reset_after: float | None, now: float) -> None:
-        """Headers said what is left: nothing until the reset, when nothing is."""
-        if remaining is not None and remaining <= 0 and reset_after is not None and 0 < reset_after <= _DAY:
-            self._until = max(self._until, now + reset_after)
-            self._limited = True
+    def told(
+        self, limit: float | None, remaining: float | None, reset_after: float | None, now: float,
+        period: str | None = None,
+    ) -> None:  # fmt: skip
+        """Headers said what is left of a limit until its reset; where nothing is left, nothing is granted.
 
-    def spent(self, now: float, seconds: float) -> None:
-        """A daily or monthly quota is used up: nothing until its reset."""
-        self._until = max(self._until, now + seconds)
-        self._limited = True
+        `reset_after` is in seconds; without it the period's end counts (second, minute, hour, day, month).
+        A header that says neither, or a time further away than a month, is passed over.
+        """
+        if reset_after is None and period is not None:
+            reset_after = self._until_next(period, now)
+        if remaining is None or reset_after is None or not 0 < reset_after <= _LONGEST:
+            return
+        if remaining <= 0:
+            self._silence(now + min(reset_after, TOLD_AT_MOST))
+        elif limit:
+            self._told_share, self._told_until = min(1.0, remaining / limit), now + reset_after
+
+    def spent(self, now: float, seconds: float | None = None, period: str | None = None) -> None:
+        """A quota is used up: nothing until its reset.
+
+        `seconds` is what the vendor said; without it the period's end counts (day: the next midnight in
+        UTC; month: the first of the next); without both, a minute.  `renewed` ends it early.
+        """
+        if seconds is None:
+            seconds = self._until_next(period, now) if period is not None else UNKNOWN_FOR
+        self._silence(now + min(max(seconds, 0.0), _LONGEST))
+
+    def renewed(self, now: float) -> None:
+        """A probe was answered: what the account said of the time until it may be asked again is over."""
+        self._until = min(self._until, now)
+        self._told_until = min(self._told_until, now)
 
     def left(self, now: float) -> float:
         """The share of the tightest allowance that is left, 0 to 1."""
+        share = self._told_share if now < self._told_until else 1.0
         if not self._limited:
-            return 1.0
+            return share
         self._refill(now)
         if now < self._until:
             return 0.0
-        shares = [max(0.0, 1.0 - window.used / window.allowance) for window in self._windows]
+        for window in self._windows:
+            share = min(share, 1.0 - window.used / window.allowance)
         if self._rate:
-            shares.append(max(0.0, min(1.0, self._tokens / self._burst)))
-        return min(shares, default=1.0)
+            share = min(share, self._tokens / self._burst)
+        return max(0.0, share)
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """For pages: what is left, and of what."""
@@ -181,6 +217,30 @@ class ProviderBudget:
             shown["free_in"] = round(self._until - now, 3)
         return shown
 
+    # --- keeping ----------------------------------------------------------------------------------
+
+    def _granted(self, cost: float, now: float) -> bool:
+        if self.available_after(cost, now) > 0:
+            return False
+        if self._rate:
+            self._tokens -= cost
+        for window in self._windows:
+            window.used += cost
+        return True
+
+    def _silence(self, until: float) -> None:
+        """Grant nothing until then.  A word already in force is not shortened."""
+        self._until = max(self._until, until)
+        self._limited = True
+
+    def _until_next(self, period: str, now: float) -> float:
+        """Seconds until the next second, minute, hour, day or month begins, in UTC; a minute for other words."""
+        wall = now + self._offset + _AT_ONCE
+        if period == "month":
+            return _next_month(wall) + _AT_ONCE
+        length = _LENGTHS.get(period, UNKNOWN_FOR)
+        return length - wall % length + _AT_ONCE
+
     # --- learning ---------------------------------------------------------------------------------
 
     def _refill(self, now: float) -> None:
@@ -190,10 +250,11 @@ class ProviderBudget:
                 self._recover(span, now)
             self._tokens = min(self._burst, self._tokens + span * self._rate)
         for window in self._windows:
-            window.roll(now)
-        if self._until and now >= self._until:
-            self._until = 0.0
-            self._limited = bool(self._rate or self._windows)
+            if now >= window.ends_at:
+                window.ends_at = now + self._until_next(window.name, now)
+                window.used = 0.0
+        if not (self._rate or self._windows) and now >= self._until:
+            self._limited = False
 
     def _recover(self, span: float, now: float) -> None:
         """A learned rate grows while it is used, and is forgotten when nothing was refused for long."""
@@ -203,7 +264,6 @@ class ProviderBudget:
             self.learned = None
             self._rate = configured
             self._burst = self._settings.burst or max(configured, 1.0)
-            self._limited = bool(configured or self._windows or self._until)
             return
         if self._tokens < 0.5 * self._burst:  # it is being used up: see whether it can be more
             speed = min(RECOVERY_AT_MOST, RECOVERY * 2.0 ** min((now - self._refused_at) / DOUBLES_EVERY, 10.0))
@@ -212,29 +272,28 @@ class ProviderBudget:
 
     def _learn(self, rate: float, now: float) -> None:
         self.learned = self._rate = rate
-        self._burst = max(1.0, min(self._settings.burst or rate, rate))
+        saved_up = rate * SAVED_UP
+        self._burst = max(1.0, min(self._settings.burst or saved_up, saved_up))
         self._tokens = min(self._tokens, self._burst)
         self._at = max(self._at, now)
         self._limited = True
 
     def _begin_measuring(self, now: float) -> None:
         span = now - self._sent_at
-        self._rate_before = (self._sent - self._refused) / span if span < 2 * MEASURED_OVER else 0.0
-        self._sent, self._refused, self._sent_at = 0.0, 0.0, now
+        self._rate_before = self._answered() / span if span < 2 * MEASURED_OVER else 0.0
+        self._sent, self._calls, self._refused, self._sent_at = 0.0, 0, 0, now
+
+    def _answered(self) -> float:
+        """What was sent and not refused since the measurement began."""
+        if not self._calls:
+            return 0.0
+        return self._sent * max(0.0, 1.0 - self._refused / self._calls)  # a refused call cost as much as the others
 
     def _accepted(self, now: float) -> float:
         """What was accepted a second, in the last few seconds."""
         span = now - self._sent_at
-        rate = max(0.0, self._sent - self._refused) / max(span, 1.0)  # in less, what was saved up would count as rate
+        rate = self._answered() / max(span, 1.0)  # in less, what was saved up would count as rate
         return max(rate, self._rate_before) if span < 1.0 else rate
-
-
-def _until_next(name: str, wall: float) -> float:
-    """Seconds until the next minute, hour, day or month begins, in UTC."""
-    if name == "month":
-        return _next_month(wall)
-    length = {"minute": _MINUTE, "hour": _HOUR, "day": _DAY}[name]
-    return length - wall % length
 
 
 def _next_month(wall: float) -> float:

@@ -19,6 +19,7 @@ REMEMBERED = 4096  # nonces, and doubtful answers that were asked twice
 NONCE_HOLDS_FOR = 60.0  # seconds; a pending transaction that was dropped takes its nonce back
 LOWEST_HOLDS_FOR = 3600.0  # seconds that a missing old block is remembered: archives do get repaired
 RECENT = 16  # blocks below the head in which an empty list of logs is worth a second opinion
+SAME_WORD_FOR = 0.2  # seconds in which a repeated head needs no second look
 LONGEST_KEY = 1024  # bytes of a question that is remembered
 NO_LIMIT = 1 << 63
 
@@ -52,6 +53,7 @@ class Blocks:
         self._lowest: dict[tuple[int, int], tuple[int, float]] = {}
         self._nonces: dict[bytes, _Nonce] = {}
         self._asked_twice: dict[bytes, int] = {}
+        self._words: list[tuple[bytes, float, int]] = [(b"", 0.0, -1)] * len(voters)
 
     # --- who has what -----------------------------------------------------------------------------
 
@@ -114,6 +116,18 @@ class Blocks:
         return self.book.reference_final
 
     # --- what is heard ----------------------------------------------------------------------------
+
+    def heard(self, position: int, result: bytes, now: float) -> bool:
+        """It said the very same of its head a moment ago, and that could be delivered.
+
+        Of a thousand answers between two blocks one has to be looked into.
+        """
+        word = self._words[position]
+        return word[0] == result and now < word[1] and word[2] == self.served
+
+    def delivered(self, position: int, result: bytes, now: float) -> None:
+        """This answer about its head was found good."""
+        self._words[position] = (result, now + SAME_WORD_FOR, self.served)
 
     def report(self, position: int, report: HeadReport, now: float, wall: float) -> bool:
         """An endpoint told its head.  True when selection must look again."""

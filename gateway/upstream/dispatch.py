@@ -23,7 +23,7 @@ from gateway.upstream.answers import Answer, Attempt, Scrub, deliver, fail
 from gateway.upstream.attempts import Attempts, Heads
 from gateway.upstream.audit import Auditor
 from gateway.upstream.engine import Reply
-from gateway.upstream.examination import examine
+from gateway.upstream.examination import look_into
 from gateway.upstream.hedge import Hedge
 from gateway.upstream.lookup import look_up
 from gateway.upstream.permits import Permit
@@ -115,7 +115,7 @@ class Dispatcher:
         """A result came from the first endpoint: the call's answer, unless looking into it raises a doubt."""
         finding = None
         if call.method.examined:
-            finding = examine(route, call, permit.state.position, result, self._clock(), False)
+            finding = look_into(route, call, permit.state.position, result, self._clock())
             if finding is not None and finding.kind is not ReplyKind.ANSWER:
                 reading = Reading(finding.kind, result=result, detail=finding.detail)
                 return self._attempts.found(permit, reading, "primary")

@@ -13,6 +13,19 @@ from gateway.upstream.blocks import Finding
 from gateway.upstream.route import Route
 
 
+def look_into(route: Route, call: Call, position: int, result: bytes, now: float) -> Finding | None:
+    """The same for a call's first answer, in a hurry: a head that was said a moment ago is not looked into again."""
+    if call.method is not route.head_method:
+        return examine(route, call, position, result, now, False)
+    blocks = route.pool.blocks
+    if blocks.heard(position, result, now):
+        return None
+    finding = examine(route, call, position, result, now, False)
+    if finding is None:
+        blocks.delivered(position, bytes(result), now)
+    return finding
+
+
 def examine(route: Route, call: Call, position: int, result: bytes, now: float, again: bool) -> Finding | None:
     """What is to be done about an answer to an examined method; None: deliver it.
 

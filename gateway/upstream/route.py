@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from gateway.dialect.protocol import Dialect
 from gateway.limits import TransportSettings
-from gateway.model import RequestClass
+from gateway.model import Method, RequestClass
 from gateway.policy.agreement import ConsensusSettings
 from gateway.policy.retry import RetrySettings
 from gateway.telemetry.tallies import RouteStats
@@ -41,8 +41,12 @@ class Route:
     consensus: Mapping[str, ConsensusSettings] = field(default_factory=dict)
     waiting: Waiting | None = None
     last_call_at: float = 0.0
+    head_method: Method = field(init=False)
     place: Callable[[int], None] | None = None
     request_faults: deque[RequestFault] = field(default_factory=lambda: deque(maxlen=8))
+
+    def __post_init__(self) -> None:
+        self.head_method = self.dialect.call(self.dialect.head_call[0], b"", None).method
 
     @property
     def retry(self) -> RetrySettings:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import calendar
+import heapq
 import random
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -98,30 +100,96 @@ def test_headers_that_say_nothing_is_left_are_believed_and_odd_ones_are_not() ->
     assert limited.take(1.0, 12.0)
 
 
-def test_a_learned_rate_finds_the_servers_own() -> None:
-    """A server that takes 50 a second, callers that want 200: most of the 50, few refusals."""
-    seed, allowed, wanted = 2, 50.0, 200.0
+# --- learning ---------------------------------------------------------------------------------------
+
+
+def token_bucket(rate: float, burst: float) -> Callable[[float], bool]:
+    """A server that saves up what is not asked of it, up to `burst`."""
+    tokens, at = burst, 0.0
+
+    def accepts(now: float) -> bool:
+        nonlocal tokens, at
+        tokens, at = min(burst, tokens + (now - at) * rate), now
+        if tokens < 1:
+            return False
+        tokens -= 1
+        return True
+
+    return accepts
+
+
+def fixed_window(rate: float, counts_refused: bool) -> Callable[[float], bool]:
+    """A server that counts from each full second on; the strict kind counts what it refuses, too."""
+    second, used = -1, 0
+
+    def accepts(now: float) -> bool:
+        nonlocal second, used
+        if int(now) != second:
+            second, used = int(now), 0
+        fits = used < rate
+        used += fits or counts_refused
+        return fits
+
+    return accepts
+
+
+SERVERS: dict[str, Callable[[float], Callable[[float], bool]]] = {
+    "a second saved up": lambda rate: token_bucket(rate, rate),
+    "little saved up": lambda rate: token_bucket(rate, max(2.0, rate / 10)),
+    "seconds": lambda rate: fixed_window(rate, False),
+    "strict seconds": lambda rate: fixed_window(rate, True),
+}
+
+
+def asked(
+    learning: ProviderBudget, accepts: Callable[[float], bool], wanted: float, seed: int, lasts: float = 160.0
+) -> tuple[float, float]:
+    """Ask `wanted` times a second at random; gives what was accepted a second and the share refused, from 60 s on.
+
+    A refusal is known 25 to 75 ms after its call left.
+    """
     chance = random.Random(seed)
-    learning = budget()
-    tokens, ends, last = allowed, Counter[str](), 0.0
+    refusals: list[float] = []
+    ends = Counter[bool]()
     now = 0.0
-    while now < 120.0:
+    while now < lasts:
         now += chance.expovariate(wanted)
+        while refusals and refusals[0] <= now:
+            learning.throttled(heapq.heappop(refusals))
         if not learning.take(1.0, now):
             continue
-        tokens = min(allowed, tokens + (now - last) * allowed)
-        last = now
-        late = now > 20.0
-        if tokens >= 1.0:
-            tokens -= 1.0
-            ends["taken"] += late
-        else:
-            learning.throttled(now)
-            ends["refused"] += late
-    taken, refused = ends["taken"] / 100.0, ends["refused"] / (ends["taken"] + ends["refused"])
-    print(f"seed {seed}: {taken:.1f} of {allowed:.0f} a second taken, {refused:.1%} refused")
-    assert 0.8 * allowed <= taken <= allowed * 1.01
-    assert refused < 0.12
+        taken = accepts(now)
+        if not taken:
+            heapq.heappush(refusals, now + 0.025 + 0.05 * chance.random())
+        if now > 60.0:
+            ends[taken] += 1
+    return ends[True] / (lasts - 60.0), ends[False] / max(1, ends.total())
+
+
+@pytest.mark.parametrize("rate", [50.0, 200.0])
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_learned_rate_comes_within_a_tenth_of_the_servers_own_and_is_rarely_refused(server: str, rate: float) -> None:
+    seed = 7
+    learning = budget()
+    taken, refused = asked(learning, SERVERS[server](rate), 2 * rate, seed)
+    print(
+        f"{server}, {rate:.0f}/s, asked twice that for 100 s, seed {seed}: {taken / rate:.1%} used, {refused:.1%} 429"
+    )
+    assert 0.9 * rate <= taken <= 1.01 * rate
+    assert refused <= 0.05
+    assert learning.learned is not None
+    assert 0.8 * rate <= learning.learned <= 1.35 * rate  # on its way between two refusals
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_small_limit_is_learned_too_if_more_coarsely(server: str) -> None:
+    seed, rate = 3, 5.0
+    taken, refused = asked(budget(), SERVERS[server](rate), 4 * rate, seed, 460.0)
+    print(
+        f"{server}, {rate:.0f}/s, asked four times that for 400 s, seed {seed}: {taken / rate:.1%}, {refused:.1%} 429"
+    )
+    assert 0.8 * rate <= taken <= 1.01 * rate
+    assert refused <= 0.12
 
 
 def test_what_was_learned_is_forgotten_when_nothing_is_refused() -> None:
