@@ -284,6 +284,7 @@ class Reading:
     detail: str = ""
     retry_after: float | None = None
     max_range: int | None = None  # eth_getLogs: the largest block range this endpoint said it serves
+    period: str | None = None  # of a used-up quota: second, minute, hour, day or month
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """Quotas: what a provider's account may be asked, in its own units, told by it or learned from it.
 
 Always true: over any span of time no more is granted than rate x span + burst, and no more in a window
-(minute, hour, day, month) than its allowance, except by one call that alone costs more: it is granted when
-burst and allowance are whole.  Who was throttled is asked again after a time, whatever it said.  Without a
-configured or learned limit a call costs a few comparisons and additions.
+(minute, hour, day, month) than its allowance, except by one call that alone costs more than can be saved
+up: it is granted when burst and allowance are whole.  Who was throttled is asked again after a time,
+whatever it said.  Without a configured or learned limit a call costs a few comparisons and additions.
 A 429 teaches the rate that was really accepted (not a guess), of which 95 % are asked for.  The learned
 rate then recovers by 5 % a second while it is used, twice as fast for each five seconds without a further
 refusal, and is forgotten when nothing was refused for long.  Throttling is not failure: it moves this
@@ -138,7 +138,7 @@ class ProviderBudget:
         if self._rate and self._tokens + _ROUNDING < min(cost, self._burst):
             wait = max(wait, (min(cost, self._burst) - self._tokens) / self._rate)
         for window in self._windows:
-            if window.used + min(cost, window.allowance) > window.allowance + _ROUNDING:
+            if window.used and window.used + cost > window.allowance + _ROUNDING:
                 wait = max(wait, window.ends_at - now)
         return wait
 
@@ -220,11 +220,19 @@ class ProviderBudget:
     # --- keeping ----------------------------------------------------------------------------------
 
     def _granted(self, cost: float, now: float) -> bool:
-        if self.available_after(cost, now) > 0:
+        """Taken, if `available_after` would be 0.  It says the same in fewer steps, for the hot path."""
+        self._refill(now)
+        if now < self._until:
             return False
+        tokens, windows = self._tokens + _ROUNDING, self._windows
+        if self._rate and tokens < cost and tokens < self._burst:
+            return False
+        for window in windows:
+            if window.used and window.used + cost > window.allowance + _ROUNDING:
+                return False
         if self._rate:
             self._tokens -= cost
-        for window in self._windows:
+        for window in windows:
             window.used += cost
         return True
 
@@ -244,16 +252,20 @@ class ProviderBudget:
     # --- learning ---------------------------------------------------------------------------------
 
     def _refill(self, now: float) -> None:
-        span, self._at = now - self._at, max(now, self._at)
-        if span > 0 and self._rate:
+        rate = self._rate
+        if rate and now > self._at:
+            span = now - self._at
             if self.learned is not None:
                 self._recover(span, now)
-            self._tokens = min(self._burst, self._tokens + span * self._rate)
-        for window in self._windows:
+                rate = self._rate
+            self._tokens = min(self._burst, self._tokens + span * rate)
+            self._at = now
+        windows = self._windows
+        for window in windows:
             if now >= window.ends_at:
                 window.ends_at = now + self._until_next(window.name, now)
                 window.used = 0.0
-        if not (self._rate or self._windows) and now >= self._until:
+        if not (windows or rate) and now >= self._until:
             self._limited = False
 
     def _recover(self, span: float, now: float) -> None:

@@ -104,7 +104,10 @@ class Facts:
         elif effect is Effect.EXCLUDE:
             before = state.exclusion.until
             state.exclusion_reason = reading.kind.value
-            named = reading.retry_after if reading.kind is ReplyKind.QUOTA else None
+            named = None
+            if reading.kind is ReplyKind.QUOTA and (reading.retry_after is not None or reading.period is not None):
+                state.budget.spent(now, reading.retry_after, reading.period)
+                named = state.budget.available_after(1.0, now)
             if state.exclusion.extend(now, self._random.random(), named, QUOTA_AT_MOST) != before:
                 self._moved(state, "excluded", "", "in", "out", reading.kind.value)
 
@@ -134,6 +137,7 @@ class Facts:
         if state.exclusion_reason:
             state.exclusion.until = now
             state.exclusion.times = 0
+            state.budget.renewed(now)
             self._moved(state, "excluded", "", "out", "in", state.exclusion_reason)
             state.exclusion_reason = ""
             self.changed()

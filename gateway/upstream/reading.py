@@ -7,16 +7,19 @@ request is a bad reply whatever it says.
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from gateway.clock import wall_seconds
 from gateway.dialect.jsonrpc import BadReply, read_error, read_reply
 from gateway.dialect.protocol import Dialect
+from gateway.dialect.ratelimits import limits_said, quota_period
 from gateway.model import Method, Reading, ReplyKind
 from gateway.upstream.engine import Reply
 
 MAX_DETAIL = 160
+MAX_WORDS = 512  # bytes of a refusal that are looked through for a period
 
 
 def read_response(dialect: Dialect, method: Method, response: Reply, body: bytes, wire_id: int) -> Reading:
@@ -28,28 +31,42 @@ def read_response(dialect: Dialect, method: Method, response: Reply, body: bytes
     except BadReply as problem:
         if status == 200:
             return Reading(ReplyKind.BAD_REPLY, detail=str(problem))
-        kind = dialect.classify_http(status, body)
-        return Reading(kind, detail=f"HTTP {status}", retry_after=retry_after)
+        return _refusal(
+            Reading(dialect.classify_http(status, body), detail=f"HTTP {status}"), response, retry_after, body
+        )
     if result is not None:
         if status == 200:
             return Reading(ReplyKind.ANSWER, result=result)
-        kind = dialect.classify_http(status, body)
-        return Reading(kind, detail=f"HTTP {status} with a result", retry_after=retry_after)
+        reading = Reading(dialect.classify_http(status, body), detail=f"HTTP {status} with a result")
+        return _refusal(reading, response, retry_after, b"")
     assert error is not None
     if status != 200 and error[:1] != b"{":  # a web server's own JSON, no node's
-        return Reading(dialect.classify_http(status, body), detail=f"HTTP {status}", retry_after=retry_after)
+        return _refusal(
+            Reading(dialect.classify_http(status, body), detail=f"HTTP {status}"), response, retry_after, body
+        )
     parsed = read_error(error)
     code = int(parsed.code) if isinstance(parsed.code, int | float) else None
     message = parsed.message or ""
     kind, detail = dialect.classify_error(status, code, message, bytes(parsed.data), method)
-    return Reading(
+    reading = Reading(
         kind,
         error=error,
         code=code,
         detail=(detail or f"code {code}")[:MAX_DETAIL],
-        retry_after=retry_after,
         max_range=dialect.learned_range(message) if kind is ReplyKind.RANGE_TOO_LARGE else None,
     )
+    return _refusal(reading, response, retry_after, message.encode("utf-8", "replace"))
+
+
+def _refusal(reading: Reading, response: Reply, retry_after: float | None, words: bytes) -> Reading:
+    """The reading with what headers and words say of when to come back; headers are read only for a refusal."""
+    if reading.kind not in (ReplyKind.THROTTLED, ReplyKind.QUOTA):
+        return dataclasses.replace(reading, retry_after=retry_after) if retry_after is not None else reading
+    said = limits_said(response.headers, wall_seconds()) if retry_after is None else None
+    if said is not None and said.remaining == 0:
+        retry_after = said.reset_after
+    period = quota_period(words[:MAX_WORDS].decode("utf-8", "replace")) if reading.kind is ReplyKind.QUOTA else None
+    return dataclasses.replace(reading, retry_after=retry_after, period=period)
 
 
 def retry_after_seconds(value: bytes | None) -> float | None:

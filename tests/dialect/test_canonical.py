@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -43,8 +44,6 @@ FRAME: dict[str, Any] = {
     "type": "CALL", "from": ADDRESS, "to": ADDRESS, "gas": "0x10", "gasUsed": "0x8", "input": "0x", "output": "0x",
     "error": "execution reverted",
 }  # fmt: skip
-
-GETS = {"log": "eth_getLogs", "transaction": "eth_getTransactionByHash", "receipt": "eth_getTransactionReceipt"}
 
 
 def same(one: object, other: object, method: str = "eth_getBlockByHash") -> bool:
@@ -309,21 +308,43 @@ def test_a_method_that_cannot_be_written_down_does_not_raise() -> None:
 
 
 def test_a_result_above_the_bound_is_compared_as_it_is() -> None:
-    at = b'"' + b"x" * (WHOLE_BELOW - 2) + b'"'
-    assert len(at) == WHOLE_BELOW
-    assert same(b'{"b":1,"a":2}', b'{"a":2,"b":1}')
-    above = b'{"b":1,"a":"' + b"x" * WHOLE_BELOW + b'"}'
-    assert same(above, bytes(above))
-    assert not same(above, b" " + above)
+    for over, alike in ((0, True), (1, False)):
+        filler = b"x" * (WHOLE_BELOW - len(b'{"b":1,"a":""}') + over)
+        one, other = b'{"b":1,"a":"%b"}' % filler, b'{"a":"%b","b":1}' % filler
+        assert len(one) == WHOLE_BELOW + over
+        assert same(one, other) is alike
+        assert same(one, bytes(one))
 
 
-# --- the tables -----------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------------
+
+TABLE = json.loads(files("gateway.dialect").joinpath("canonical.json").read_text("utf-8"))
+EXAMPLES = {"log": LOG, "receipt": RECEIPT, "block": BLOCK, "transaction": TYPED}
+NOISE = [(shape, name) for shape, row in TABLE["shapes"].items() for name in row["noise"]]
+
+
+@pytest.mark.parametrize(("shape", "name"), NOISE)
+def test_what_says_nothing_in_one_object_counts_in_another(shape: str, name: str) -> None:
+    told = EXAMPLES[shape]
+    assert same(told | {name: "0x1"}, told | {name: "0x2"})
+    assert same(told | {name: "0x1"}, without(told, name))
+    assert not same({name: "0x1"}, {name: "0x2"})
+    for member in TABLE["shapes"][shape]["members"][: len(TABLE["shapes"][shape]["members"]) > 1]:
+        assert not same({member: HASH, name: "0x1"}, {member: HASH, name: "0x2"}), "one member makes no such object"
+
+
+@pytest.mark.parametrize("shape", TABLE["shapes"])
+def test_no_object_is_known_by_what_is_left_out_of_it(shape: str) -> None:
+    row = TABLE["shapes"][shape]
+    assert not set(row["members"]) & set(row["noise"])
+    assert not set(row.get("same_as_absent", ())) & set(row["noise"])
+    assert set(row["members"]) <= set(EXAMPLES[shape])
 
 
 def test_every_method_that_gives_a_number_is_a_method_that_there_is() -> None:
     known = {method.name for method in method_table("evm")}
-    assert set(NUMBER_METHODS) <= known
-    assert {*DATA_METHODS, *GETS.values(), "eth_createAccessList"} <= known
+    assert set(TABLE["number_methods"]) - known == set()
+    assert {*DATA_METHODS, "eth_createAccessList"} <= known
 
 
 # --- other chains ---------------------------------------------------------------------------------------
@@ -333,6 +354,11 @@ def test_members_are_left_out_by_name_for_chains_that_say_which() -> None:
     one, other = b'{"hash":"ab","confirmations":3,"tx":[{"confirmations":3}]}', b'{"tx":[{}],"hash":"ab"}'
     assert canonical(one, frozenset({"confirmations"})) == canonical(other, frozenset({"confirmations"}))
     assert canonical(one) != canonical(other)
+
+
+def test_null_or_absent_makes_no_difference_on_any_chain() -> None:
+    assert canonical(b'{"a":{"b":null}}') == canonical(b'{"a":{}}')
+    assert canonical(b"[null]") != canonical(b"[]")
 
 
 def test_names_of_another_chain_do_not_leave_anything_out() -> None:

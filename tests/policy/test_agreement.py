@@ -100,6 +100,11 @@ def test_the_best_in_rank_are_asked() -> None:
     assert choose(five(), (3, 1, 4, 0, 2), DEFAULTS) == (3, 1, 4)
 
 
+def test_of_two_choices_of_one_size_the_better_in_rank_is_taken() -> None:
+    two_providers = [endpoint("a", "p"), endpoint("b", "q"), endpoint("c", "p"), endpoint("d", "q")]
+    assert choose(two_providers, range(4), DEFAULTS) == (0, 1)
+
+
 def test_only_who_is_ranked_is_asked() -> None:
     assert choose(five(), (4, 0), DEFAULTS) == (4, 0)
     assert choose(five(), (4,), DEFAULTS) == ()
@@ -107,8 +112,7 @@ def test_only_who_is_ranked_is_asked() -> None:
 
 
 def test_too_few_to_agree_is_nobody_rather_than_a_guess() -> None:
-    two = ConsensusSettings(n=3, agree=3)
-    assert choose(five(), (0, 1), two) == ()
+    assert choose(five(), (0, 1), ConsensusSettings(n=3, agree=3)) == ()
     assert choose([endpoint(name, "one provider") for name in "abcde"], range(5), DEFAULTS) == ()
 
 

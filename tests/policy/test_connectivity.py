@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+import random
+from collections import Counter
 
-from gateway.policy.connectivity import DEFERRED_AT_MOST, Connectivity
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from gateway.policy.connectivity import DEFERRED_AT_MOST, RECENT, Connectivity
 
 PROVIDERS = ["a", "b", "c"]
 
@@ -117,3 +123,211 @@ def test_no_failure_is_counted_without_contrast_and_none_twice(events: list[tupl
             counted.add(token)
             blamed = token[0]  # type: ignore[index]
             assert any(at >= began[blamed] for name, at in reached_at.items() if name != blamed)
+
+
+def test_with_two_dead_and_a_third_alive_every_failure_of_both_counts() -> None:
+    """However many they are between two answers: the third never failed, so the network is not cut."""
+    net, counted = Connectivity(3), 0
+    for second in range(100):
+        for provider in "abab":
+            counted += net.unreached(provider, provider, float(second))
+        counted += len(net.reached("c", second + 0.5))
+    assert counted == 400
+
+
+def test_a_provider_that_was_dead_before_does_not_hide_a_cut() -> None:
+    net = Connectivity(3)
+    for second in range(50):
+        net.unreached("a", ("a", second), float(second))
+        net.reached("b", second + 0.2)
+        net.reached("c", second + 0.3)
+    kept = [net.unreached(name, (name, 50), 50.0) for name in "bc"]
+    net.unreached("a", ("a", 50), 50.1)
+    assert kept == [False, False]
+    assert net.local_fault_since(50.1) == 50.0
+    assert not net.unreached("a", ("a", 51), 51.0), "a cut is known: not even the dead one is blamed meanwhile"
+    assert net.reached("b", 60.0) == []
+
+
+def test_a_failure_that_nobody_followed_up_is_no_reason_to_count_the_next_one_in_a_cut() -> None:
+    net = Connectivity(3)
+    net.unreached("a", "old", 1.0)
+    assert net.reached("b", 2.0) == ["old"]
+    assert not net.unreached("a", "new", 2.0 + RECENT)
+
+
+def test_somebody_who_answered_a_moment_ago_and_was_not_asked_since_speaks_against_a_cut() -> None:
+    net = Connectivity(3)
+    net.unreached("a", 0, 1.0)
+    net.reached("c", 1.1)
+    for n in range(5):
+        net.unreached("a", n, 1.2)
+        net.unreached("b", n, 1.2)
+    assert net.local_fault_since(1.2) is None
+    net.unreached("c", 0, 1.3)
+    assert net.local_fault_since(1.3) == 1.2
+
+
+def test_an_attempt_that_began_in_a_cut_and_times_out_after_it_is_forgotten() -> None:
+    net = Connectivity(3)
+    for n in range(6):
+        net.unreached(PROVIDERS[n % 3], n, float(n))
+    net.reached("b", 10.0)
+    assert not net.unreached("c", "late", 11.0, contrast=True, began=8.0)
+    assert net.reached("b", 11.5) == []
+    assert net.unreached("c", "new", 13.0, contrast=True, began=11.0)
+
+
+def test_a_contrast_within_the_attempt_itself_is_enough() -> None:
+    assert Connectivity(2).unreached("a", 1, 1.0, contrast=True)
+
+
+def test_a_provider_that_a_reload_removed_is_not_waited_for() -> None:
+    net = Connectivity(3)
+    net.unreached("gone", 1, 1.0)
+    net.reached("b", 2.0)
+    assert net.unsettled
+    net.providers(2)
+    assert not net.unsettled
+
+
+def test_a_reload_keeps_what_waits_for_a_contrast() -> None:
+    net = Connectivity(3)
+    net.unreached("a", "kept", 1.0)
+    net.providers(3)
+    assert net.reached("b", 2.0) == ["kept"]
+
+
+def test_the_happy_path_is_told_apart_by_one_look() -> None:
+    net = Connectivity(3)
+    assert not net.unsettled
+    assert net.reached("a", 1.0) == []
+    assert not net.unsettled
+    net.unreached("a", 1, 2.0)
+    assert net.unsettled
+    net.reached("b", 3.0)
+    assert net.deferred == 0
+    net.reached("a", 4.0)
+    assert not net.unsettled
+
+
+# --- any order of events ----------------------------------------------------------------------------
+
+
+class AnyNetwork(RuleBasedStateMachine):
+    """Four providers: one is dead now and then, one always lives, and the gateway's own cable is pulled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.net = Connectivity(4)
+        self.cut = False
+        self.dead: set[str] = set()
+        self.kept: Counter[object] = Counter()  # deferred failures, by token
+        self.failing: dict[str, int] = {}  # provider -> answers of others since its failures began
+        self.failed = 0
+        self.counted: set[object] = set()
+
+    def _count(self, tokens: list[object]) -> None:
+        for token in tokens:
+            assert token not in self.counted, "counted twice"
+            self.counted.add(token)
+
+    @rule(seconds=st.floats(0, 15))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(pulled=st.booleans())
+    def somebody_pulls_the_cable_or_plugs_it_in(self, pulled: bool) -> None:
+        self.cut = pulled
+
+    @rule(provider=st.sampled_from("abc"), dead=st.booleans())
+    def one_dies_or_returns(self, provider: str, dead: bool) -> None:
+        (self.dead.add if dead else self.dead.discard)(provider)
+
+    @rule(provider=st.sampled_from("abcd"))
+    def one_is_asked(self, provider: str) -> None:
+        self.now += 0.001  # no two things happen at the same instant
+        if self.cut or provider in self.dead:
+            self._fails(provider)
+        else:
+            self._answers(provider)
+
+    def _fails(self, provider: str) -> None:
+        self.failed += 1
+        token = (provider, self.failed)
+        others_answered = self.failing.setdefault(provider, 0)
+        known = self.net.local_fault_since(self.now) is not None
+        if self.net.unreached(provider, token, self.now):
+            assert others_answered, "counted without a contrast"
+            assert not known, "counted while our own network was known to be cut"
+            self._count([token])
+        else:
+            self.kept[token] += 1
+
+    def _answers(self, provider: str) -> None:
+        shared = provider in self.failing
+        cut = self.net.local_fault_since(self.now) is not None
+        told = self.net.reached(provider, self.now)
+        assert all(token in self.kept for token in told)
+        assert all(token[0] != provider for token in told), "its own failures were held against it"  # type: ignore[index]
+        if shared and cut:
+            assert told == [], "whoever came back first convicted somebody"
+            self.failing.clear()
+        elif not shared:
+            waiting = {token for token in self.kept if token[0] != provider}  # type: ignore[index]
+            assert set(told) == waiting, "one lives, and what the others did was not counted"
+        self._count(told)
+        self.failing.pop(provider, None)
+        for name in self.failing:
+            self.failing[name] += 1
+        self.kept.clear()
+
+    @invariant()
+    def nobody_is_reached_in_a_local_fault(self) -> None:
+        since = self.net.local_fault_since(self.now)
+        if since is not None:
+            assert len(self.failing) >= 2
+            assert since <= self.now
+
+    @invariant()
+    def what_waits_is_what_was_deferred(self) -> None:
+        assert self.net.deferred == len(self.kept)
+        assert self.net.unsettled or not self.kept
+
+
+TestAnyNetwork = AnyNetwork.TestCase
+TestAnyNetwork.settings = examples(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+# --- the figures ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dead", [0, 1], ids=["all_alive", "one_dead_before"])
+def test_a_cut_is_named_within_a_few_attempts_and_convicts_nobody(dead: int) -> None:
+    """A cut of 5 s, 50 attempts a second; a provider that was dead before it does not hide it."""
+    seed, episodes = 17, 300
+    chance = random.Random(seed)
+    wrong, attempts = 0, []
+    for _ in range(episodes):
+        net, now, alive = Connectivity(4), 0.0, "abcd"[dead:]
+        needed = 0
+        while now < 20.0:
+            now += 0.02
+            provider = chance.choice("abcd")
+            cut = 10.0 <= now < 15.0
+            if cut and net.local_fault_since(now) is None:
+                needed += 1
+            if cut or provider not in alive:
+                counted = [(provider, now)] if net.unreached(provider, (provider, now), now) else []
+            else:
+                counted = net.reached(provider, now)  # type: ignore[assignment]
+            wrong += sum(10.0 <= at < 15.0 and blamed in alive for blamed, at in counted)
+        attempts.append(needed)
+    worst = max(attempts)
+    print(
+        f"{episodes} cuts, seed {seed}, {dead} of 4 dead before: named after {sum(attempts) / episodes:.1f} attempts "
+        f"(most {worst}); {wrong} failures of living providers counted"
+    )
+    assert wrong == 0
+    assert worst <= 50
