@@ -5,9 +5,9 @@ Always true: over any span of time no more is granted than rate x span + burst, 
 up: it is granted when burst and allowance are whole.  Who was throttled is asked again after a time,
 whatever it said.  Without a configured or learned limit a call costs a few comparisons and additions.
 A 429 teaches the rate that was really accepted (not a guess), of which 95 % are asked for.  The learned
-rate then recovers by 5 % a second while it is used, twice as fast for each five seconds without a further
-refusal, and is forgotten when nothing was refused for long.  Throttling is not failure: it moves this
-budget and never a breaker.
+rate then recovers by 5 % a second while it is used up, twice as fast for each five seconds of that without
+a further refusal (idle time proves nothing), and is forgotten when nothing was refused for long.
+Throttling is not failure: it moves this budget and never a breaker.
 Windows are the calendar's in UTC, as vendors bill.  The wall clock is read once, at the start: windows
 are then kept by the monotonic clock, and a clock that is set later moves none.  What an account spent
 before the start, or elsewhere, is not known here; its refusals and headers tell.
@@ -23,7 +23,7 @@ from typing import Any
 from gateway.bounds import require_bounds, setting
 
 RECOVERY = 0.05  # share of the learned rate that comes back each second in which it is used
-DOUBLES_EVERY = 5.0  # seconds without a refusal after which it comes back twice as fast
+DOUBLES_EVERY = 5.0  # seconds in use without a refusal after which it comes back twice as fast
 RECOVERY_AT_MOST = 1.0
 FORGET_AFTER = 300.0  # seconds without a refusal after which a learned rate is forgotten
 LEAST_RATE = 1.0  # calls a second; a learned rate does not fall below
@@ -83,7 +83,7 @@ class ProviderBudget:
     """
 
     __slots__ = (
-        "_at", "_burst", "_calls", "_compute", "_learned_at", "_limited", "_offset", "_rate", "_rate_before",
+        "_at", "_burst", "_calls", "_compute", "_in_use", "_learned_at", "_limited", "_offset", "_rate", "_rate_before",
         "_refused", "_refused_at", "_sent", "_sent_at", "_settings", "_tokens", "_told_share", "_told_until", "_until",
         "_windows", "learned", "reserve",
     )  # fmt: skip
@@ -106,6 +106,7 @@ class ProviderBudget:
         self._sent_at = now
         self._refused = 0
         self._rate_before = 0.0
+        self._in_use = 0.0  # seconds since the last refusal in which a learned rate was used up
         wanted = (
             ("minute", settings.per_minute),
             ("hour", settings.per_hour),
@@ -148,6 +149,7 @@ class ProviderBudget:
         `retry_after` is what it asked for, in seconds; nothing is granted until then.
         """
         self._refused += 1
+        self._in_use = 0.0
         already = self.learned is not None and now - self._learned_at < ONE_PIECE_OF_NEWS
         self._refused_at = now
         if retry_after is not None and retry_after > 0:
@@ -277,9 +279,12 @@ class ProviderBudget:
             self._rate = configured
             self._burst = self._settings.burst or max(configured, 1.0)
             return
-        if self._tokens < 0.5 * self._burst:  # it is being used up: see whether it can be more
-            speed = min(RECOVERY_AT_MOST, RECOVERY * 2.0 ** min((now - self._refused_at) / DOUBLES_EVERY, 10.0))
-            grown = self.learned * (1.0 + speed * min(span, 1.0))
+        missing = 0.5 * self._burst - self._tokens
+        if missing > 0:  # it was being used up until so much had come back: see whether it can be more
+            in_use = min(span, missing / self.learned, 1.0)
+            self._in_use += in_use
+            speed = min(RECOVERY_AT_MOST, RECOVERY * 2.0 ** min(self._in_use / DOUBLES_EVERY, 10.0))
+            grown = self.learned * (1.0 + speed * in_use)
             self._learn(min(grown, configured) if configured else grown, now)
 
     def _learn(self, rate: float, now: float) -> None:

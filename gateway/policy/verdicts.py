@@ -13,6 +13,17 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gateway.model import Reason
+
+NAMED = 5  # endpoints named in one sentence; the others are counted
+BRANCHES_NAMED = 3
+
+_OF_A_DOMAIN = frozenset(
+    reason.value for reason in (Reason.BREAKER_OPEN, Reason.PROBING, Reason.UNVERIFIED, Reason.LAGGING)
+)
+"""What ails the members of a sick domain.  A refused key, throttling or a wrong chain has another cause."""
+_OF_A_SPLIT = frozenset((Reason.FORKED.value,))
+
 
 class VerdictKind(enum.Enum):
     """Whose fault it is; the most telling first."""
@@ -37,7 +48,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class EndpointFacts:
-    """One endpoint: what is broken there since when.  `reasons` empty: nothing."""
+    """One endpoint: what is broken there since when.  `reasons` empty: nothing.
+
+    A reason is a `Reason` value, with the family in brackets if it is about one: ``breaker_open (read)``.
+    """
 
     id: str
     provider: str
@@ -47,13 +61,17 @@ class EndpointFacts:
 
 @dataclass(frozen=True, slots=True)
 class DomainFacts:
-    """One suspected failure domain: ids of the members that are down, and of all."""
+    """One suspected failure domain: ids of the members that fell, and of all.
+
+    `over` is the time from the first fall to the last, in seconds; None: not known.
+    """
 
     label: str
     value: str
     since: float
     down: tuple[str, ...]
     members: tuple[str, ...]
+    over: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,25 +115,21 @@ def verdicts(facts: RouteFacts, now: float) -> tuple[Verdict, ...]:
         tried = len({endpoint.provider for endpoint in facts.endpoints})
         words = f"none of {tried} providers has been reached for {for_seconds:.1f} s, so the fault is on this side"
         return (Verdict(VerdictKind.LOCAL_FAULT, "this gateway", facts.local_fault_since, words),)
-    found = [*_chain(facts, now), *_domains(facts)]
-    explained = {member for domain in facts.domains for member in domain.down}
-    found += _providers(facts, explained)
-    found += _requests(facts)
-    return tuple(found)
+    return (*_chain(facts, now), *_domains(facts), *_providers(facts), *_requests(facts))
 
 
 def headline(found: Sequence[Verdict]) -> str:
-    """One sentence for a person."""
+    """One sentence for a person: the first of the verdicts of a route, and how many more there are."""
     if not found:
         return "all well"
     first = found[0]
     words = {
         VerdictKind.LOCAL_FAULT: "nobody can be reached: look at this machine's network",
-        VerdictKind.CHAIN_HALTED: "the chain has halted: no endpoint has a new block",
-        VerdictKind.CHAIN_SPLIT: "the endpoints disagree about the chain",
-        VerdictKind.DOMAIN: f"{first.subject} looks down; others serve",
-        VerdictKind.PROVIDER: f"{first.subject} is out; others serve",
-        VerdictKind.REQUEST: f"{first.subject} is refused by every endpoint",
+        VerdictKind.CHAIN_HALTED: f"the chain has halted: {first.evidence}",
+        VerdictKind.CHAIN_SPLIT: f"the endpoints disagree about the chain: {first.evidence}",
+        VerdictKind.DOMAIN: f"{first.subject} looks down: {first.evidence}",
+        VerdictKind.PROVIDER: f"{first.subject} is out: {first.evidence}",
+        VerdictKind.REQUEST: first.evidence,
     }[first.kind]
     return words if len(found) == 1 else f"{words} (and {len(found) - 1} more)"
 
@@ -124,13 +138,13 @@ def _chain(facts: RouteFacts, now: float) -> list[Verdict]:
     found = []
     if facts.halted_since is not None:
         words = (
-            f"block {facts.head} has been the newest everywhere for {now - facts.halted_since:.1f} s; "
-            f"blocks came every {facts.block_time:.1f} s"
+            f"block {facts.head} has been the newest everywhere for {now - facts.halted_since:.1f} s, "
+            f"and blocks came every {facts.block_time:.1f} s"
         )
         found.append(Verdict(VerdictKind.CHAIN_HALTED, facts.route, facts.halted_since, words))
     if facts.split is not None:
-        sides = " against ".join(" and ".join(branch) for branch in facts.split.branches)
-        words = f"at block {facts.split.height}: {sides}"
+        sides = " against ".join(_listed(branch) for branch in facts.split.branches[:BRANCHES_NAMED])
+        words = f"at block {facts.split.height}, {sides}"
         found.append(Verdict(VerdictKind.CHAIN_SPLIT, facts.route, facts.split.since, words))
     return found
 
@@ -138,33 +152,61 @@ def _chain(facts: RouteFacts, now: float) -> list[Verdict]:
 def _domains(facts: RouteFacts) -> list[Verdict]:
     found = []
     for domain in facts.domains:
+        when = (
+            "together" if domain.over is None else f"within {domain.over:.0f} s" if domain.over >= 1 else "within 1 s"
+        )
         words = (
-            f"{len(domain.down)} of {len(domain.members)} endpoints with {domain.label} {domain.value} went down "
-            f"together: {', '.join(domain.down)}"
+            f"{_listed(domain.down)} stopped answering {when}, {len(domain.down)} of {len(domain.members)} "
+            f"with {domain.label} {domain.value}; {_serving(facts)}"
         )
         subject = domain.value if domain.label != "provider" else f"provider {domain.value}"
         found.append(Verdict(VerdictKind.DOMAIN, subject, domain.since, words))
     return found
 
 
-def _providers(facts: RouteFacts, explained: set[str]) -> list[Verdict]:
-    return [
-        Verdict(VerdictKind.PROVIDER, endpoint.id, endpoint.since, f"{endpoint.id}: {', '.join(endpoint.reasons)}")
-        for endpoint in facts.endpoints
-        if endpoint.reasons and endpoint.id not in explained
-    ]
+def _providers(facts: RouteFacts) -> list[Verdict]:
+    found = []
+    suspected = {member for domain in facts.domains for member in domain.members}
+    for endpoint in facts.endpoints:
+        left = [reason for reason in endpoint.reasons if not _explained(reason, endpoint.id in suspected, facts)]
+        if left:
+            words = f"{', '.join(left)}; {_serving(facts)}"
+            found.append(Verdict(VerdictKind.PROVIDER, endpoint.id, endpoint.since, words))
+    return found
+
+
+def _explained(reason: str, suspected: bool, facts: RouteFacts) -> bool:
+    """A stronger verdict accounts for it: what a sick domain does to its members, and a split to its branches."""
+    plain = reason.partition(" ")[0]
+    return (suspected and plain in _OF_A_DOMAIN) or (facts.split is not None and plain in _OF_A_SPLIT)
 
 
 def _requests(facts: RouteFacts) -> list[Verdict]:
     newest: dict[tuple[str, str], RequestFacts] = {}
-    for request in facts.requests:
-        newest[request.method, request.said] = request
+    for request in sorted(facts.requests, key=lambda request: request.at):
+        if len(set(request.endpoints)) > 1:  # alone, it may be the endpoint's fault
+            newest[request.method, request.said] = request
     return [
         Verdict(
             VerdictKind.REQUEST,
             request.method,
             request.at,
-            f"{request.method} got {request.said} from {' and '.join(request.endpoints)} alike",
+            f"{request.method} got {request.said} from {_listed(request.endpoints)} alike",
         )
         for request in newest.values()
     ]
+
+
+def _serving(facts: RouteFacts) -> str:
+    """How many are neither broken nor suspected."""
+    suspected = {member for domain in facts.domains for member in domain.members}
+    well = sum(not endpoint.reasons and endpoint.id not in suspected for endpoint in facts.endpoints)
+    return f"{well} of {len(facts.endpoints)} endpoints are well" if well else "nobody is left that is well"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in a sentence, the first few of them."""
+    shown = list(names[:NAMED])
+    if len(names) > NAMED:
+        shown.append(f"{len(names) - NAMED} more")
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if shown else "nobody"

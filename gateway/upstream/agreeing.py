@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 
+from gateway.dialect.jsonrpc import read_error
 from gateway.errors import Disagreement
 from gateway.model import BlockRef, Call
 from gateway.policy.agreement import Agreed, Ballot, ConsensusSettings, Undecided, choose
@@ -100,5 +101,6 @@ def _fingerprint(route: Route, call: Call, attempt: Attempt) -> bytes | None:
     if reading.result is not None:
         return route.dialect.fingerprint(call.method, bytes(reading.result))
     if reading.error is not None and reading.kind.elsewhere.value == "no":
-        return b"error %d" % (reading.code or 0)
+        data = bytes(read_error(reading.error).data)  # what a revert carries; clients word the rest differently
+        return b"error %d " % (reading.code or 0) + route.dialect.fingerprint(call.method, data)
     return None

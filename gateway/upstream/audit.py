@@ -21,6 +21,7 @@ from gateway.upstream.route import Route
 
 AT_ONCE = 8  # audits under way; what comes on top is not audited
 PATIENCE = 5.0  # seconds
+COMPARED_BELOW = 100_000  # bytes of a result; larger ones take milliseconds to compare
 
 
 class Auditor:
@@ -35,7 +36,12 @@ class Auditor:
     def consider(self, route: Route, call: Call, position: int, result: bytes) -> None:
         """A pinned read was answered: audit it, once in a while.  Costs one draw."""
         share = route.pool.settings.audit.share
-        if not share or self._chance.random() >= share or len(self._under_way) >= AT_ONCE:
+        if (
+            not share
+            or len(result) > COMPARED_BELOW
+            or self._chance.random() >= share
+            or len(self._under_way) >= AT_ONCE
+        ):
             return
         if route.pool.waiting or not _settled(route.pool, call):
             return

@@ -359,8 +359,9 @@ def test_no_more_than_half_a_second_of_a_learned_rate_is_saved_up() -> None:
 
 def test_a_learned_rate_that_nobody_needs_does_not_grow() -> None:
     learning = learned(100.0)
+    assert learning.take(1.0, 5.0)
     before = learning.learned
-    assert all(learning.take(1.0, 5.0 + second) for second in range(100))
+    assert all(learning.take(1.0, 6.0 + second) for second in range(200))
     assert learning.learned == before
 
 

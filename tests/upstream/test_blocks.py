@@ -1,0 +1,150 @@
+"""What is known of blocks: callers never see the chain go back, and nothing is believed of who cannot know."""
+
+from __future__ import annotations
+
+from gateway.dialect.evm import EvmDialect
+from gateway.model import Call, Examined, Family, HeadReport, Reason, ReplyKind
+from gateway.policy.heads import HeadSettings
+from gateway.upstream.blocks import RECENT, REMEMBERED, Blocks
+
+EVM = EvmDialect()
+HEAD = 1000
+
+
+def blocks(*heads: int, block_time: float = 2.0) -> Blocks:
+    """Three providers that told these heads at instant 100."""
+    known = Blocks(HeadSettings(), [f"p{i}" for i in range(len(heads) or 3)], block_time, 0.0)
+    for position, head in enumerate(heads or (HEAD, HEAD, HEAD)):
+        known.report(position, HeadReport(head), 100.0, 1e9)
+    return known
+
+
+def call(method: str, params: bytes = b"[]") -> Call:
+    return EVM.call(method, params, b"1")
+
+
+def judged(
+    known: Blocks, asked: Call, result: bytes, position: int = 0, now: float = 100.5, again: bool = False
+) -> str:
+    told = EVM.examine(asked, result)
+    finding = known.judge(asked, position, told, now, again) if told is not None else None
+    return finding.kind.value if finding is not None else "fine"
+
+
+LOGS = call("eth_getLogs", b'[{"fromBlock":"0x3e0","toBlock":"0x3e7"}]')  # 992 to 999
+OLD_LOGS = call("eth_getLogs", b'[{"fromBlock":"0x1","toBlock":"0x9"}]')
+RECEIPT = call("eth_getTransactionReceipt", b'["0x%s"]' % (b"ab" * 32))
+NONCE = call("eth_getTransactionCount", b'["0x%s","latest"]' % (b"ab" * 20))
+NUMBER = call("eth_blockNumber")
+
+
+def test_a_head_that_goes_back_is_behind_and_one_that_rises_is_the_new_floor() -> None:
+    known = blocks()
+    assert judged(known, NUMBER, b'"0x3e8"') == "fine"
+    assert known.served == HEAD
+    assert judged(known, NUMBER, b'"0x3e7"') == "behind"
+
+
+def test_when_the_whole_chain_goes_back_callers_follow() -> None:
+    known = blocks()
+    judged(known, NUMBER, b'"0x3e8"')
+    for second in range(101, 140):
+        for position in range(3):
+            known.report(position, HeadReport(10), float(second), 1e9)
+        known.expire(float(second))
+    assert known.served == known.book.reference == 10
+    assert judged(known, NUMBER, b'"0xa"', now=140.0) == "fine"
+
+
+def test_a_nonce_that_falls_is_asked_elsewhere_and_believed_of_a_second_endpoint() -> None:
+    known = blocks()
+    assert judged(known, NONCE, b'"0x9"') == "fine"
+    assert judged(known, NONCE, b'"0x8"', position=1) == "behind"
+    assert judged(known, NONCE, b'"0x8"', position=1) == "behind", "the same one again proves nothing"
+    assert judged(known, NONCE, b'"0x8"', position=2) == "fine"
+    assert judged(known, NONCE, b'"0x8"', position=1) == "fine"
+
+
+def test_an_empty_list_is_not_believed_of_who_has_not_the_blocks() -> None:
+    known = blocks(990, HEAD, HEAD)
+    assert judged(known, LOGS, b"[]", position=0) == "uncovered"
+
+
+def test_near_the_head_nothing_gets_a_second_opinion_once_per_question_and_block() -> None:
+    known = blocks()
+    assert judged(known, LOGS, b"[]") == "empty"
+    assert judged(known, LOGS, b"[]", position=1, again=True) == "fine"
+    assert judged(known, LOGS, b"[]") == "fine", "asked twice at this block already"
+    for position in range(3):
+        known.report(position, HeadReport(HEAD + 1), 103.0, 1e9)
+    assert judged(known, LOGS, b"[]", now=103.5) == "empty"
+
+
+def test_far_below_the_head_nothing_is_an_answer() -> None:
+    assert HEAD - 9 > RECENT
+    assert judged(blocks(), OLD_LOGS, b"[]") == "fine"
+
+
+def test_a_list_that_ends_before_the_range_does_is_doubted_near_the_head() -> None:
+    known = blocks()
+    assert judged(known, LOGS, b'[{"blockNumber":"0x3e2"}]') == "empty"
+    assert judged(known, LOGS, b'[{"blockNumber":"0x3e7"}]') == "fine"
+
+
+def test_a_missing_receipt_gets_a_second_opinion_and_a_missing_block_that_is_there_is_no_answer() -> None:
+    known = blocks()
+    assert judged(known, RECEIPT, b"null") == "empty"
+    there = call("eth_getBlockByNumber", b'["0x3e0",false]')
+    assert judged(known, there, b"null") == "uncovered"
+    to_come = call("eth_getBlockByNumber", b'["0x3f0",false]')
+    assert judged(known, to_come, b"null") == "fine"
+
+
+def test_another_block_than_was_asked_for_is_wrong() -> None:
+    asked = call("eth_getBlockByNumber", b'["0x3e0",false]')
+    assert judged(blocks(), asked, b'{"number":"0x3e1","hash":"0xab"}') == "wrong_data"
+    by_hash = call("eth_getBlockByHash", b'["0x%s",false]' % (b"ab" * 32))
+    assert judged(blocks(), by_hash, b'{"number":"0x3e1","hash":"0x%s"}' % (b"cd" * 32)) == "wrong_data"
+
+
+def test_a_lagging_endpoint_is_refused_for_the_head_and_not_for_old_blocks() -> None:
+    known = blocks(980, HEAD, HEAD)
+    assert known.refusal(0, about_the_head=True) is Reason.LAGGING
+    assert known.refusal(0, about_the_head=False) is None
+    assert known.has(0, Family.STATE, 970, 970, 100.0)
+    assert not known.has(0, Family.STATE, 990, 990, 100.0)
+
+
+def test_a_block_that_nobody_has_is_no_reason_against_who_has_the_newest() -> None:
+    assert blocks().has(0, Family.STATE, 5000, 5000, 100.0)
+
+
+def test_pruned_blocks_are_learned_per_family_corrected_and_forgotten() -> None:
+    known = blocks()
+    assert known.lacks(0, Family.STATE, 500, 100.0)
+    assert not known.has(0, Family.STATE, 400, 400, 100.0)
+    assert known.has(0, Family.BLOCK, 400, 400, 100.0)
+    known.gave(0, Family.STATE, 300)
+    assert known.has(0, Family.STATE, 400, 400, 100.0)
+    assert not known.lacks(0, Family.STATE, HEAD, 100.0), "too new to have been pruned"
+    assert known.has(0, Family.STATE, 1, 1, 100.0 + 3601.0)
+
+
+def test_what_callers_name_is_remembered_in_bounded_tables() -> None:
+    known = blocks()
+    for n in range(REMEMBERED + 500):
+        asked = call("eth_getTransactionCount", b'["0x%040x","latest"]' % n)
+        judged(known, asked, b'"0x1"')
+        known.judge(call("eth_getTransactionReceipt", b'["0x%064x"]' % n), 0, Examined(missing=True), 100.5, True)
+    assert len(known._nonces) <= REMEMBERED
+    assert len(known._asked_twice) <= REMEMBERED
+
+
+def test_a_head_heard_a_moment_ago_needs_no_second_look_until_it_is_old_or_passed() -> None:
+    known = blocks()
+    assert judged(known, NUMBER, b'"0x3e8"') == "fine"
+    known.delivered(0, b'"0x3e8"', 100.5)
+    assert known.heard(0, b'"0x3e8"', 100.6)
+    assert not known.heard(1, b'"0x3e8"', 100.6)
+    assert not known.heard(0, b'"0x3e8"', 101.0)
+    assert ReplyKind.BEHIND.shown is ReplyKind.ANSWER.shown
