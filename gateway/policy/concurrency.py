@@ -2,7 +2,8 @@
 
 Always true: the limit lies between `at_least` (or the configured most, if that is smaller) and the
 configured most; it starts at the most, so nothing is restricted before something was refused; it grows
-only while it is being used, because a limit that nobody reaches says nothing.
+only while at least half of it is in use, because a limit that nobody reaches says nothing; a refusal while
+no more than `at_least` calls were under way moves nothing, because their number was not the cause.
 Additive increase, multiplicative decrease (as TCP does, and Netflix's concurrency-limits with its 0.9):
 a refusal or a timeout takes a tenth, as many good answers as the limit is large give one back.
 Does not belong here: slots (the fleet counts them), or rates (quota).
@@ -13,6 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.bounds import require_bounds, setting
+
+
+QUIET_FOR = 2.0  # seconds without a refusal before it grows; see tests/policy/test_concurrency.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,15 +51,15 @@ class ConcurrencyLimit:
     def dropped(self, in_flight: int, now: float) -> None:
         """A call was refused for lack of capacity, or timed out, while `in_flight` were under way, it included."""
         settings = self._settings
-        if now - self._dropped_at < settings.settle_for:
+        if in_flight <= self._least or now - self._dropped_at < settings.settle_for:
             return  # calls that were out together are refused together: one piece of news
         self._dropped_at = now
         self._worked = 0
-        self.limit = max(self._least, int(min(self.limit, max(in_flight, 1)) * settings.backoff))
+        self.limit = max(self._least, int(min(self.limit, in_flight) * settings.backoff))
 
     def worked(self, in_flight: int, now: float) -> None:
         """A call was answered while `in_flight` others were still under way."""
-        if self.limit >= self.most or 2 * (in_flight + 1) < self.limit:
+        if self.limit >= self.most or 2 * (in_flight + 1) < self.limit or now - self._dropped_at < QUIET_FOR:
             return
         self._worked += 1
         if self._worked >= self.limit:

@@ -39,7 +39,6 @@ UNKNOWN_FOR = 60.0  # seconds that a quota is taken for used up when nobody says
 _SECOND, _MINUTE, _HOUR, _DAY = 1.0, 60.0, 3600.0, 86400.0
 _LENGTHS = {"second": _SECOND, "minute": _MINUTE, "hour": _HOUR, "day": _DAY}
 _LONGEST = 32 * _DAY  # beyond any month
-_AT_ONCE = 0.001  # seconds before a boundary that count as past it, so that rounding opens no window twice
 _ROUNDING = 1e-9
 
 
@@ -245,11 +244,11 @@ class ProviderBudget:
 
     def _until_next(self, period: str, now: float) -> float:
         """Seconds until the next second, minute, hour, day or month begins, in UTC; a minute for other words."""
-        wall = now + self._offset + _AT_ONCE
+        wall = now + self._offset
         if period == "month":
-            return _next_month(wall) + _AT_ONCE
+            return _next_month(wall)
         length = _LENGTHS.get(period, UNKNOWN_FOR)
-        return length - wall % length + _AT_ONCE
+        return length - wall % length
 
     # --- learning ---------------------------------------------------------------------------------
 

@@ -479,7 +479,7 @@ class Budgeting(RuleBasedStateMachine):
             if allowance:
                 used = Counter[int]()
                 for at, cost, _ in self.granted:
-                    window = int((self.wall + at + 0.001) // length)
+                    window = int((self.wall + at) // length)
                     assert not used[window] or used[window] + cost <= allowance + 1e-6
                     used[window] += cost  # type: ignore[assignment]
 
