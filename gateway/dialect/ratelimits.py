@@ -109,7 +109,7 @@ def _of_three(period: str, texts: dict[str, str], wall: float) -> LimitsSaid:
     limit_text = texts.get("limit", "")
     first, *rest = re.split("[,;]", limit_text, maxsplit=1)
     reset = _reset_after(texts.get("reset", ""), wall)
-    if reset is None and "reset" not in texts and rest:
+    if reset is None and rest:
         window = re.search(r";\s*w\s*=\s*([0-9]{1,9})\s*(?:[,;]|$)", limit_text)
         reset = _bounded(float(window[1])) if window else None
     return _checked(_as_number(first), _as_number(texts.get("remaining", "")), reset, period or None)

@@ -105,11 +105,9 @@ class Connectivity:
         if not self.unsettled:
             return []
         own = self._streaks.pop(provider, None)
-        if own is not None:
-            self.deferred -= len(own.deferred)
-            if self._cut_since is not None:
-                self._back_at = now
-                self._streaks.clear()  # it was our network, and whoever comes back first convicts nobody
+        if own is not None and self._cut_since is not None:
+            self._back_at = now
+            self._streaks.clear()  # it was our network, and whoever comes back first convicts nobody
         self._cut_since = None
         if not self._streaks:
             self._settle()

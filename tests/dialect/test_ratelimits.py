@@ -64,6 +64,7 @@ ONE = {
         ),
         LimitsSaid(1000, 20, 4000),
     ),
+    "draft 8, and a stranger in it": (headers(ratelimit='"default";r=50;t=30, limit=3'), LimitsSaid(None, 50, 30)),
     "draft 8, a bare word and a partition": (headers(ratelimit="burst;r=0;t=3;pk=:xyz:"), LimitsSaid(None, 0, 3)),
 }
 
@@ -109,6 +110,11 @@ PERIODS = {
         headers(x_ratelimit_rps_limit="100", x_ratelimit_rps_remaining="25"),
         LimitsSaid(100, 25, None, "second"),
     ),
+    "what is left counts before what is only allowed": (
+        headers(x_ratelimit_limit_day="1000", x_ratelimit_limit_second="5", x_ratelimit_remaining_second="5"),
+        LimitsSaid(5, 5, None, "second"),
+    ),
+    "only what is allowed": (headers(x_ratelimit_limit_minute="300"), LimitsSaid(300, None, None, "minute")),
     "a window beside the limit, and no reset": (
         headers(x_ratelimit_limit='10, 10;w=60;name="all"', x_ratelimit_remaining="0"),
         LimitsSaid(10, 0, 60),
@@ -262,7 +268,7 @@ SILENT = [
     "service overloaded", "No server available", "call rate limit exhausted", "enhance_your_calm",
     "cannot fulfill request", "timeout on the free tier", "reached the free tier", "limit for your current plan",
     "Exceeded the quota", "reached the quota", "upgrade your tier", "usage limit for your current plan",
-    "maximum API usage limit", "insufficient credits", "see https://vendor.example/limits/per-day/10-per-second",
+    "maximum API usage limit", "insufficient credits", "see https://vendor.example/limits/100/day",
     "invalid second argument", "the seconds field is missing", "within a secondary index", "holiday", "Monday",
     "payday limit", "a daybreak", "monthlyish", "per secondary", "1/secret",
 ]  # fmt: skip

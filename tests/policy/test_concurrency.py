@@ -85,7 +85,7 @@ def test_a_refusal_begins_the_count_of_good_answers_anew() -> None:
 
 
 def test_nothing_grows_right_after_a_refusal_because_more_may_be_on_their_way() -> None:
-    limit = lowered(10)
+    limit = ConcurrencyLimit(SETTINGS, 1024)
     limit.dropped(10, 5.0)
     for _ in range(100):
         limit.worked(limit.limit - 1, 5.0 + QUIET_FOR - 0.01)
@@ -201,7 +201,7 @@ class Limiting(RuleBasedStateMachine):
         """Good answers alone bring everything back."""
         if hasattr(self, "limit"):
             for _ in range(self.most * self.most):
-                self.limit.worked(self.most, self.now + QUIET_FOR)
+                self.limit.worked(self.most, self.now + 2 * QUIET_FOR)
             assert self.limit.limit == self.most
 
 

@@ -178,6 +178,13 @@ def test_an_attempt_that_began_in_a_cut_and_times_out_after_it_is_forgotten() ->
     assert net.unreached("c", "new", 13.0, contrast=True, began=11.0)
 
 
+def test_an_answer_of_its_own_is_no_contrast() -> None:
+    net = Connectivity(3)
+    net.unreached("b", 1, 0.5)
+    net.reached("a", 1.0)
+    assert not net.unreached("a", 2, 1.0)
+
+
 def test_a_contrast_within_the_attempt_itself_is_enough() -> None:
     assert Connectivity(2).unreached("a", 1, 1.0, contrast=True)
 

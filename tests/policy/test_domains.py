@@ -580,7 +580,7 @@ def test_a_domain_that_dies_member_by_member_costs_each_still_green_member_one_c
                 lost.append(world.lost[position])
     print(
         f"{episodes} episodes, {in_it} in the domain, {noise:.0%} noise, seed {seed}: "
-        f"{sum(lost) / len(lost):.3f} calls lost on each member that was still green after the first trip in its domain "
+        f"{sum(lost) / len(lost):.3f} calls lost on each still green after the first trip in its domain "
         f"(n={len(lost)}, most {max(lost)}), decided at most {slowest:.2f} s after the last one died"
     )
     assert max(lost) <= 1
