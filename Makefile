@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run demo test check format lint types bench profile memory lock clean real-parts
+.PHONY: help integrity run demo test check format lint types bench profile memory lock clean real-parts
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ profile: $(VENV)/.dev ## where a request's time goes
 
 memory: $(VENV)/.dev ## a million calls with faults: is memory flat?
 	$(BIN)/python -m benchmarks.memory
+
+integrity: $(VENV)/.dev ## 100,000 calls under each fault that answers what is not true: is anybody told it?
+	SEAWALL_CALLS=100000 $(BIN)/python -m pytest -q -s tests/scenarios/test_wrong_answers.py
 
 real-parts: ## Node packages for the tests with real nodes and clients (anvil, a second client, viem, ethers)
 	cd tests/real && npm ci --ignore-scripts --no-audit --no-fund

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 MAX_UNSUPPORTED = 256  # method names remembered per route: names come from callers, so they are bounded
 RANGE_HOLDS_FOR = 3600.0  # seconds that a learned limit of log queries is believed
-QUOTA_AT_MOST = 32 * 86400.0  # seconds; a month is the longest that a used-up quota lasts
 HEDGES_SAVED_UP = 10.0
 NO_SPAN = (0, NO_LIMIT)
 
@@ -104,11 +103,9 @@ class Facts:
         elif effect is Effect.EXCLUDE:
             before = state.exclusion.until
             state.exclusion_reason = reading.kind.value
-            named = None
             if reading.kind is ReplyKind.QUOTA and (reading.retry_after is not None or reading.period is not None):
-                state.budget.spent(now, reading.retry_after, reading.period)
-                named = state.budget.available_after(1.0, now)
-            if state.exclusion.extend(now, self._random.random(), named, QUOTA_AT_MOST) != before:
+                state.budget.spent(now, reading.retry_after, reading.period)  # until its reset, or a probe's answer
+            if state.exclusion.extend(now, self._random.random()) != before:
                 self._moved(state, "excluded", "", "in", "out", reading.kind.value)
 
     def unsupported(self, position: int, method: Method, now: float) -> None:

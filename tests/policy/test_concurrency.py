@@ -76,12 +76,12 @@ def test_as_many_good_answers_as_the_limit_is_large_give_one_back() -> None:
 
 
 def test_a_refusal_begins_the_count_of_good_answers_anew() -> None:
-    limit = lowered(10)
-    for now in range(2, 100, 2):
-        for _ in range(limit.limit - 1):
-            limit.worked(limit.limit - 1, now)
-        limit.dropped(limit.limit, now)
-    assert limit.limit == SETTINGS.at_least
+    limit = ConcurrencyLimit(SETTINGS, 1024)
+    for now, lower in ((0.0, 9), (4.0, 8), (8.0, 7)):
+        limit.dropped(limit.limit if now else 10, now)
+        for _ in range(lower - 1):
+            limit.worked(limit.limit - 1, now + 2.0)
+        assert limit.limit == lower
 
 
 def test_nothing_grows_right_after_a_refusal_because_more_may_be_on_their_way() -> None:
