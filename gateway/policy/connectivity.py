@@ -2,9 +2,9 @@
 
 Always true: an attempt that found nobody (no name, no connection, no TLS, silence until the timeout)
 counts against a provider only once another provider has been reached since its failures began; while
-a cut of the gateway's own network is known, nothing counts against anyone; with one provider down and any
-other alive, every failure counts, at the latest with the next answer of another; when our own network comes
-back, what was held against anyone meanwhile is dropped.
+a cut of the gateway's own network is known, nothing counts against anyone but those who were dead before;
+with one provider down and any other alive, every failure counts, at the latest with the next answer of
+another; when our own network comes back, what was held against anyone meanwhile is dropped.
 Why: a breaker cannot tell a dead provider from a dead cable of our own, and if it opens for the cable,
 it stays open after the cable is back.  The contrast with others can tell.
 
@@ -21,6 +21,7 @@ from collections import deque
 
 FAILURES_AT_LEAST = 3  # before our own network is suspected: fewer are chance
 PROVIDERS_AT_LEAST = 2
+DEAD_AFTER = 3  # counted failures without an answer: it is dead, whatever happens to our network later
 RECENT = 10.0  # seconds; providers not tried for longer say nothing of now
 DEFERRED_AT_MOST = 256  # failures kept per provider; a breaker needs far fewer to open
 
@@ -28,11 +29,12 @@ DEFERRED_AT_MOST = 256  # failures kept per provider; a breaker needs far fewer 
 class _Streak:
     """One provider's failures since it was last reached; `silent` ones since anybody was."""
 
-    __slots__ = ("deferred", "last_at", "silence", "silent", "silent_since", "since")
+    __slots__ = ("counted", "deferred", "last_at", "silence", "silent", "silent_since", "since")
 
     def __init__(self, now: float) -> None:
         self.since = now
         self.last_at = now
+        self.counted = 0
         self.silence = -1  # the number of the silence that `silent` and `silent_since` are about
         self.silent = 0
         self.silent_since = now
@@ -79,7 +81,7 @@ class Connectivity:
         if streak is None:
             streak = self._streaks[provider] = _Streak(now)
             self.unsettled = True
-        elif now - streak.last_at > RECENT:
+        elif now - streak.last_at > RECENT and streak.counted < DEAD_AFTER:
             streak.since = now  # an old failure that nobody followed up says nothing of now
         streak.last_at = now
         if streak.silence != self._silence:
@@ -87,9 +89,12 @@ class Connectivity:
         streak.silent += 1
         if self._cut_since is None:
             self._cut_since = self._silent_since(now)
+        if streak.counted >= DEAD_AFTER:
+            return True
         if self._cut_since is None and (
             contrast or any(at >= streak.since for other, at in self._reached.items() if other != provider)
         ):
+            streak.counted += 1
             return True
         if len(streak.deferred) < DEFERRED_AT_MOST:
             self.deferred += 1
@@ -120,6 +125,7 @@ class Connectivity:
         counted: list[object] = []
         for streak in self._streaks.values():
             counted.extend(streak.deferred)
+            streak.counted += len(streak.deferred)
             streak.deferred.clear()
         return counted
 

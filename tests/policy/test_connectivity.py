@@ -11,7 +11,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gateway.policy.connectivity import DEFERRED_AT_MOST, RECENT, Connectivity
+from gateway.policy.connectivity import DEAD_AFTER, DEFERRED_AT_MOST, RECENT, Connectivity
 
 PROVIDERS = ["a", "b", "c"]
 
@@ -145,8 +145,30 @@ def test_a_provider_that_was_dead_before_does_not_hide_a_cut() -> None:
     net.unreached("a", ("a", 50), 50.1)
     assert kept == [False, False]
     assert net.local_fault_since(50.1) == 50.0
-    assert not net.unreached("a", ("a", 51), 51.0), "a cut is known: not even the dead one is blamed meanwhile"
     assert net.reached("b", 60.0) == []
+
+
+def test_who_was_dead_before_a_cut_stays_so_in_it_and_its_rare_probes_count_at_once() -> None:
+    """A probe that waited for a contrast would keep its breaker's one permission as long."""
+    net = Connectivity(3)
+    for second in range(3):
+        net.unreached("a", second, float(second))
+        net.reached("b", second + 0.5)
+    for second in range(100, 105):
+        assert not net.unreached("b", second, float(second))
+        assert not net.unreached("c", second, float(second))
+    assert net.local_fault_since(104.0) == 100.0
+    assert net.unreached("a", "probe", 104.5)
+
+
+def test_a_failure_in_a_known_cut_does_not_count_against_one_that_had_only_stumbled() -> None:
+    net = Connectivity(3)
+    net.unreached("a", 1, 99.0)
+    net.reached("b", 99.5)
+    for n in range(3):
+        net.unreached("b", n, 100.0)
+        net.unreached("c", n, 100.0)
+    assert not net.unreached("a", 2, 100.5)
 
 
 def test_a_failure_that_nobody_followed_up_is_no_reason_to_count_the_next_one_in_a_cut() -> None:
@@ -232,6 +254,7 @@ class AnyNetwork(RuleBasedStateMachine):
         self.dead: set[str] = set()
         self.kept: Counter[object] = Counter()  # deferred failures, by token
         self.failing: dict[str, int] = {}  # provider -> answers of others since its failures began
+        self.held: Counter[str] = Counter()  # provider -> failures counted since it last answered
         self.failed = 0
         self.counted: set[object] = set()
 
@@ -267,9 +290,11 @@ class AnyNetwork(RuleBasedStateMachine):
         known = self.net.local_fault_since(self.now) is not None
         if self.net.unreached(provider, token, self.now):
             assert others_answered, "counted without a contrast"
-            assert not known, "counted while our own network was known to be cut"
+            assert not known or self.held[provider] >= DEAD_AFTER, "counted while our own network was known to be cut"
             self._count([token])
+            self.held[provider] += 1
         else:
+            assert self.held[provider] < DEAD_AFTER, "it was dead, and its failure had to wait"
             self.kept[token] += 1
 
     def _answers(self, provider: str) -> None:
@@ -281,11 +306,14 @@ class AnyNetwork(RuleBasedStateMachine):
         if shared and cut:
             assert told == [], "whoever came back first convicted somebody"
             self.failing.clear()
+            self.held.clear()
         elif not shared:
             waiting = {token for token in self.kept if token[0] != provider}  # type: ignore[index]
             assert set(told) == waiting, "one lives, and what the others did was not counted"
         self._count(told)
+        self.held.update(token[0] for token in told)  # type: ignore[index]
         self.failing.pop(provider, None)
+        self.held.pop(provider, None)
         for name in self.failing:
             self.failing[name] += 1
         self.kept.clear()

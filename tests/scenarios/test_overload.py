@@ -34,7 +34,11 @@ class Load:
 
     async def one(self, method: str, comes_back: bool) -> None:
         caller = self.idle.pop() if self.idle else Caller(self.home.port, "/local")
-        told = await caller.call(method, *self.params(method))
+        try:
+            told = await caller.call(method, *self.params(method))
+        except asyncio.CancelledError:
+            await caller.close()
+            raise
         self.idle.append(caller)
         end = _end(told)
         self.ends[end] += 1
