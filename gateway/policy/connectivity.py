@@ -81,7 +81,7 @@ class Connectivity:
         if streak is None:
             streak = self._streaks[provider] = _Streak(now)
             self.unsettled = True
-        elif now - streak.last_at > RECENT and streak.counted < DEAD_AFTER:
+        elif now - streak.last_at > RECENT:
             streak.since = now  # an old failure that nobody followed up says nothing of now
         streak.last_at = now
         if streak.silence != self._silence:

@@ -262,6 +262,7 @@ class Facts:
 
     def adopt(self, position: int, old: EndpointState) -> None:
         """Take over the live state of an endpoint that a reload left unchanged."""
+        self.domains.adopt(position, old.pool.domains, old.position, self.clock())
         old.pool = cast("Pool", self)
         old.position = position
         old.endpoint = self.endpoints[position]

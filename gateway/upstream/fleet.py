@@ -225,10 +225,11 @@ class Pool(Facts):
                 self.lost_touch(state)
             if ended == "attempt_timeout":
                 cell.limit.dropped(cell.load.in_flight + 1, now)
-            token = (state, cell, generation, outcome)
+            token = (state, cell, abs(generation), outcome)  # whatever comes of it, the probe is not out any more
             provider, halfway = state.endpoint.provider, 0.5 * (permit.started_at + now)
             contrast = any(s.answered_at >= halfway and s.endpoint.provider != provider for s in self.states)
-            if not self.connectivity.unreached(provider, token, now, contrast):
+            if not self.connectivity.unreached(provider, token, now, contrast, permit.started_at):
+                cell.breaker.settle(generation, Outcome.IGNORED, now, 0.5)
                 return
         elif outcome is not Outcome.IGNORED and self.connectivity.unsettled:
             self.reached(state, now)

@@ -104,6 +104,17 @@ def followed(pool: Pool, method: Method = STATE, last_resort: bool = True) -> li
     return used
 
 
+def test_a_probe_lost_while_nobody_can_be_reached_does_not_keep_the_breaker_half_open_for_ever() -> None:
+    pool, clock = pool_and_clock()
+    broken(pool, 0)
+    clock.now += 200.0
+    probe = pool.probe(0, Family.STATE, clock.now)
+    assert probe is not None
+    clock.now += 1.0
+    probe.settle(Outcome.FAILURE, "attempt_timeout", clock.now)
+    assert pool.probe(0, Family.STATE, clock.now) is not None
+
+
 # --- permits ----------------------------------------------------------------------------------------
 
 
