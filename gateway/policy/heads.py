@@ -315,6 +315,8 @@ class HeadBook:
         if self._alone or (steady and not moving):
             return True
         if not self._settled:
+            if len({other.voter for other in rest}) == 1 and voice.age is None:  # no clock to judge two words by
+                return voice.number - rest[0].number <= STALE_AFTER / self.block_time
             return not rest or (self._fresh(voice) and all(self._stale(other) for other in rest))
         if moving and self._fresh(voice) and all(self._stale(other) for other in moving):
             return True  # the others say themselves that they are still catching up
