@@ -18,6 +18,7 @@ import pytest
 
 from gateway.clock import monotonic
 from gateway.drill.faults import Fault
+from gateway.model import Family
 from tests.scenarios.caller import Caller
 from tests.scenarios.house import House, house, run
 
@@ -114,7 +115,9 @@ class Ledger:
 
 FAULTS = [
     (Fault.STALE_HEAD, 10.0),
+    (Fault.STALE_HEAD, 0.0),
     (Fault.LAGGING, 5.0),
+    (Fault.RPC_INTERNAL, 0.0),
     (Fault.WRONG_CHAIN_ID, 666.0),
     (Fault.FORKED, 0.0),
     (Fault.EMPTY_LOGS, 0.0),
@@ -136,7 +139,8 @@ def test_nobody_is_told_what_is_not_true(fault: Fault, amount: float, tmp_path: 
                 await home.providers[0].refuse(lasting=0.05)
             if fault is Fault.FORKED:  # what lies within a reorganisation's reach is nobody's truth yet
                 ledger.settled, ledger.tips = 5, False
-            home.providers[0].script.set(fault, amount=amount)
+            families = [Family.STATE] if fault is Fault.RPC_INTERNAL else []  # one family fails, the others live
+            home.providers[0].script.set(fault, amount=amount, families=families)
             await asyncio.gather(*(ledger.lane(CALLS // LANES) for _ in range(LANES)))
             fired = home.providers[0].script.fired[fault]
             print(f"{fault.value}: {ledger.calls} calls, {fired} struck, wrong {dict(ledger.wrong)}, seed {SEED}")
