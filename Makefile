@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help integrity run demo test check format lint types bench profile memory lock clean real-parts
+.PHONY: help integrity run demo test check format lint types bench profile memory lock clean real-parts autobahn
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ integrity: $(VENV)/.dev ## 100,000 calls under each fault that answers what is n
 real-parts: ## Node packages for the tests with real nodes and clients (anvil, a second client, viem, ethers)
 	cd tests/real && npm ci --ignore-scripts --no-audit --no-fund
 
+autobahn: ## the Autobahn WebSocket test suite, where there is a Python 2.7 for it (else its tests say so and skip)
+	@$(PYTHON) tests/autobahn/install.py
+
 COMPILE = $(BIN)/uv pip compile -q --upgrade --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock"
 
 lock: $(VENV)/.dev ## make the lock files anew; the widest set decides the versions of all
@@ -58,7 +61,7 @@ lock: $(VENV)/.dev ## make the lock files anew; the widest set decides the versi
 	$(COMPILE) -c requirements/dev.txt --extra bench pyproject.toml -o requirements/bench.txt
 
 clean: ## remove what was built
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .venv-autobahn .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Seawall needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }

@@ -24,10 +24,12 @@ from gateway.config.watch import watch
 from gateway.drill.provider import SimulatedProvider
 from gateway.drill.serve import ProviderSpec, run_providers
 from gateway.edge.app import PublicApp
+from gateway.edge.calls import Calls
+from gateway.edge.listener import Listener, Upgrade
 from gateway.edge.observer import Observer
 from gateway.edge.pages import operations_pages, public_pages
 from gateway.edge.rpc import RpcEdge, Table
-from gateway.edge.server import Listener
+from gateway.edge.stream import Streams
 from gateway.errors import ConfigError
 from gateway.policy.connectivity import Connectivity
 from gateway.routes import Budgeted, Built, RouteBuilder, build_table, host_and_port
@@ -37,10 +39,12 @@ from gateway.telemetry.traces import Tracer
 from gateway.upstream.audit import Auditor
 from gateway.upstream.diagnosis import Diary
 from gateway.upstream.dispatch import Dispatcher
+from gateway.upstream.feeds import Feeds
 from gateway.upstream.polling import Poller
 from gateway.upstream.probes import Prober
 from gateway.upstream.resolver import Resolver
 from gateway.upstream.route import Route
+from gateway.upstream.sockets import ConnectBudget
 from gateway.upstream.status import endpoint_gauges, explanation, readiness, route_gauges, status_report
 
 logger = logging.getLogger("seawall")
@@ -80,6 +84,7 @@ class Gateway:
         self._built: list[Built] = []
         self._listeners: list[Listener] = []
         self._rpc: RpcEdge | None = None
+        self._streams: Streams | None = None
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._prober = Prober(lambda: self.routes, monotonic)
@@ -88,6 +93,9 @@ class Gateway:
         self._connectivity = Connectivity()
         self._diary = Diary(self._observer.verdict)
         self._budgets: dict[str, Budgeted] = {}
+        self._dispatcher = Dispatcher(monotonic, self._redactor.scrub_bytes, self._auditor)
+        self._connects = ConnectBudget(monotonic)
+        self._feeds: dict[str, Feeds] = {}
 
     @property
     def routes(self) -> list[Route]:
@@ -102,6 +110,15 @@ class Gateway:
     def operations_port(self) -> int:
         return self._listeners[1].port
 
+    @property
+    def sockets(self) -> int:
+        """Callers' WebSockets that are open."""
+        return len(self._streams.sessions) if self._streams is not None else 0
+
+    def feed_sources(self, route: str) -> list[str]:
+        """The endpoints whose events feed the heads of a route, by id."""
+        return self._feeds[route].head_sources
+
     # --- life -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -113,9 +130,19 @@ class Gateway:
             await self._prober.verify_all(VERIFY_AT_START)
             await self._poller.ask_all(POLL_AT_START)
             self._warn_of_absent()
-            dispatcher = Dispatcher(monotonic, self._redactor.scrub_bytes, self._auditor)
-            self._rpc = RpcEdge(table, dispatcher, monotonic, self._observer)
-            public = self._listener(PublicApp(self._rpc, public_pages(self)))
+            calls = Calls(self._dispatcher, monotonic, self._observer)
+            self._rpc = RpcEdge(table, calls, monotonic, self._observer)
+            self._streams = Streams(
+                lambda: self._rpc.table if self._rpc is not None else table,
+                calls,
+                self._feeds.__getitem__,
+                self._observer,
+                monotonic,
+                self._chance,
+                settings.websockets,
+                self._report,
+            )
+            public = self._listener(PublicApp(self._rpc, public_pages(self)), self._streams.upgrade)
             token = settings.operations.token
             operations = self._listener(operations_pages(self, token.reveal() if token else None))
             await public.start(*host_and_port(settings.listen))
@@ -139,9 +166,12 @@ class Gateway:
         self.draining = True
         wait = self.settings.drain_for if drain_for is None else drain_for
         cut_off = sum(await asyncio.gather(*(listener.stop(wait, monotonic) for listener in self._listeners)))
+        if self._streams is not None:
+            await self._streams.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(feeds.close() for feeds in self._feeds.values()))
         await self._auditor.close()
         for built in self._built:
             await built.close()
@@ -237,9 +267,28 @@ class Gateway:
         self._built = built
         names = {endpoint.provider for b in built for endpoint in b.route.pool.endpoints}
         self._connectivity.providers(len(names))
+        self._adopt_feeds()
         if retired:
             self._tasks.append(asyncio.ensure_future(_close_later(retired)))
         return build_table(settings, [b.exposed for b in built], self.settings.limits)
+
+    def _adopt_feeds(self) -> None:
+        """Give each route's feeds the route as it is now; those of removed routes end."""
+        for built in self._built:
+            name = built.route.name
+            if name not in self._feeds:
+                self._feeds[name] = Feeds(
+                    self._dispatcher,
+                    self._resolver,
+                    self._connects,
+                    monotonic,
+                    self._chance,
+                    self._observer.replaced,
+                    self._report,
+                )
+            self._feeds[name].adopt(built.route, built.sockets, built.feed_settings)
+        for name in self._feeds.keys() - {built.route.name for built in self._built}:
+            self._tasks.append(asyncio.ensure_future(self._feeds.pop(name).close()))
 
     async def _start_simulated(self, settings: Settings) -> None:
         specs = []
@@ -270,8 +319,15 @@ class Gateway:
                         route.name,
                     )
 
-    def _listener(self, app: Any) -> Listener:
-        return Listener(app, self.settings.limits, report=self._report, count_refusal=self._observer.rejected)
+    def _listener(self, app: Any, upgrade: Upgrade | None = None) -> Listener:
+        return Listener(
+            app,
+            self.settings.limits,
+            report=self._report,
+            count_refusal=self._observer.rejected,
+            upgrade=upgrade,
+            socket_limits=self.settings.websockets,
+        )
 
     def _report(self, error: BaseException) -> None:
         logger.error("a request failed inside the gateway", exc_info=error)
@@ -294,7 +350,7 @@ class Gateway:
 
 def _cannot_change(old: Settings, new: Settings) -> list[str]:
     """The settings that a reload cannot apply."""
-    fixed = ("listen", "operations", "limits", "telemetry", "simulated")
+    fixed = ("listen", "operations", "limits", "websockets", "telemetry", "simulated")
     return [name for name in fixed if getattr(old, name) != getattr(new, name)]
 
 

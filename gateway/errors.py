@@ -5,7 +5,8 @@
     +- CallerError            the caller's fault: never retried, never counted against an endpoint
     |   +- BadHttp, HeadTooLarge, TargetTooLong, TooSlow, TooManyConnections,
     |      MalformedJson, MalformedCall, CallTooLarge, Unauthorized, RouteRefused, ForbiddenOrigin,
-    |      UnknownHost, UnknownRoute, MethodRefused, OverBudget, CallerLeft
+    |      UnknownHost, UnknownRoute, MethodRefused, SocketNeeded, TooManySubscriptions, AnswerTooLarge,
+    |      OverBudget, CallerLeft
     +- AttemptError           one attempt at one endpoint ended without a usable answer
     |   +- NotSent            provably no byte left: ResolveFailed, ConnectFailed, ConnectTimeout, TlsFailed
     |   +- NoReply            some or all bytes left: ConnectionLost, AttemptTimeout, Cancelled
@@ -148,6 +149,30 @@ class MethodRefused(CallerError):
     http_status = 403
     rpc_code = -32601
     reason = "method_refused"
+
+
+class SocketNeeded(CallerError):
+    """Events can only be sent on a WebSocket; -32601, as nodes answer on HTTP."""
+
+    http_status = 400
+    rpc_code = -32601
+    reason = "socket_needed"
+
+
+class TooManySubscriptions(CallerError):
+    """A socket holds as many subscriptions as are allowed."""
+
+    http_status = 429
+    rpc_code = -32095
+    reason = "too_many_subscriptions"
+
+
+class AnswerTooLarge(CallerError):
+    """The answer is larger than a WebSocket of ours carries in one message; over HTTP it is streamed."""
+
+    http_status = 413
+    rpc_code = -32089
+    reason = "answer_too_large"
 
 
 class OverBudget(CallerError):

@@ -67,6 +67,58 @@ class EdgeLimits:
         require_bounds(self)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketLimits:
+    """What a caller may ask of us over a WebSocket."""
+
+    message: int = setting(4_000_000, "largest message from a caller", unit="bytes", low=1024, high=64_000_000)
+    answer: int = setting(
+        32_000_000,
+        "largest answer sent over a socket; larger ones need HTTP",
+        unit="bytes",
+        low=65536,
+        high=1_000_000_000,
+    )
+    queue: int = setting(
+        1_000_000,
+        "bytes that may wait for a caller to read them; one that is slower is dropped with 1013",
+        unit="bytes",
+        low=16_384,
+        high=256_000_000,
+    )
+    subscriptions: int = setting(50, "most subscriptions of one socket", low=1, high=100_000)
+    in_flight: int = setting(
+        64, "calls of one socket that are answered at once; the next ones wait", low=5, high=10_000
+    )
+    sockets: int = setting(10_000, "most sockets at once", low=1, high=1_000_000)
+    ping_every: float = setting(20.0, "silence after which a caller is pinged", unit="s", low=1, high=3600)
+    pong_within: float = setting(20.0, "time a pinged caller has to say anything", unit="s", low=1, high=3600)
+    compression: bool = setting(False, "offer permessage-deflate; costs memory and time for each socket")
+
+    def __post_init__(self) -> None:
+        require_bounds(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedSettings:
+    """How subscriptions are fed: upstream WebSockets."""
+
+    sources: int = setting(2, "endpoints that feed new heads at the same time", low=1, high=4)
+    open_within: float = setting(5.0, "time to open a socket, handshake included", unit="s", low=0.1, high=60)
+    ping_every: float = setting(15.0, "time between two pings", unit="s", low=0.5, high=600)
+    pong_within: float = setting(10.0, "time an endpoint has to answer a ping", unit="s", low=0.1, high=600)
+    message: int = setting(32_000_000, "largest message from an endpoint", unit="bytes", low=65536, high=1_000_000_000)
+    first_pause: float = setting(
+        0.25, "pause before a lost socket is opened again; doubles", unit="s", low=0.01, high=60
+    )
+    longest_pause: float = setting(30.0, "the longest such pause", unit="s", low=0.1, high=3600)
+
+    def __post_init__(self) -> None:
+        require_bounds(self)
+        if self.longest_pause < self.first_pause:
+            raise ValueError("longest_pause must not be below first_pause")
+
+
 BODY_RATE = 64_000  # bytes a second that a body must reach beyond body_timeout
 
 

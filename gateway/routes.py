@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -20,9 +20,10 @@ from gateway.config.settings import EndpointSettings, RouteSettings, Settings
 from gateway.dialect.protocol import Dialect
 from gateway.dialect.registry import dialect_named
 from gateway.edge.access import Caller, Callers, Hosts, Origins
+from gateway.edge.calls import RpcRoute
 from gateway.edge.methods import MethodPolicy
-from gateway.edge.rpc import RpcRoute, Table
-from gateway.limits import EdgeLimits
+from gateway.edge.rpc import Table
+from gateway.limits import EdgeLimits, FeedSettings
 from gateway.model import DOMAIN_LABELS, Endpoint
 from gateway.policy.budget import TokenBucket
 from gateway.policy.connectivity import Connectivity
@@ -35,6 +36,7 @@ from gateway.upstream.permits import Moved, PoolSettings
 from gateway.upstream.placement import Placer
 from gateway.upstream.resolver import Resolver
 from gateway.upstream.route import Route
+from gateway.upstream.sockets import SocketTarget, socket_target
 from gateway.upstream.transport import ConnectionPool
 from gateway.upstream.waiting import Waiting
 
@@ -46,6 +48,8 @@ class Built:
     route: Route
     exposed: RpcRoute
     fingerprints: list[str]
+    sockets: dict[str, SocketTarget]
+    feed_settings: FeedSettings
 
     def take_over(self, before: Built) -> None:
         """Keep the live state and the connections of every endpoint that is the same in `before`.
@@ -173,7 +177,13 @@ class RouteBuilder:
         if settings.domains.infer:
             hosts = [host_of(endpoint.url.reveal()) for endpoint in route.endpoints]
             running.place = Placer(pool, hosts, self._resolver, self._tables, monotonic).place
-        built = Built(running, exposed, [outbound.fingerprint(transport) for outbound in outbounds])
+        built = Built(
+            running,
+            exposed,
+            [outbound.fingerprint(transport) for outbound in outbounds],
+            _sockets(pool.endpoints, outbounds),
+            route.feeds or settings.defaults.feeds,
+        )
         built.listen()
         return built
 
@@ -217,6 +227,12 @@ def build_table(settings: Settings, routes: list[RpcRoute], limits: EdgeLimits) 
     )
 
 
+def _sockets(endpoints: Sequence[Endpoint], outbounds: Sequence[Outbound]) -> dict[str, SocketTarget]:
+    """The WebSockets of those endpoints that have one, by endpoint id."""
+    targets = ((endpoint.id, socket_target(outbound)) for endpoint, outbound in zip(endpoints, outbounds, strict=True))
+    return {endpoint_id: target for endpoint_id, target in targets if target is not None}
+
+
 def _dialect(route: RouteSettings, chain: Chain | None) -> Dialect:
     """What the route says, else what its chain speaks, else EVM."""
     name = route.dialect or (chain.dialect if chain is not None else "evm")
@@ -256,4 +272,5 @@ def _outbound(endpoint: EndpointSettings) -> Outbound:
         server_name=endpoint.tls.server_name if endpoint.tls is not None else None,
         http2=endpoint.http2,
         proxy=endpoint.proxy.reveal() if endpoint.proxy is not None else None,
+        ws=endpoint.socket.reveal() if endpoint.socket is not None else None,
     )

@@ -40,7 +40,8 @@ the same as a file to start from, and `seawall check FILE` names everything that
 - Text may hold `${NAME}` or `${NAME:-default}` from the environment, or be `file:/path` for the content of a file
   (`file:./path`: beside the configuration); a plain `${` is written `$${`. What comes from there counts as secret.
 - `VENDOR://KEY` stands for the URL of a vendor on a route with a known chain: `alchemy`, `ankr`, `chainstack`, `drpc`,
-  `infura` and `quicknode` (`quicknode://NAME:KEY`). Without a key it is in `ALCHEMY_API_KEY` and so on.
+  `infura` and `quicknode` (`quicknode://NAME:KEY`). Without a key it is in `ALCHEMY_API_KEY` and so on. With `ws: true`
+  its WebSocket is that vendor's.
 - In the paths below, `NAME` is a name of your own (letters, digits, `.`, `_`, `-`), and `[]` each item of a list.
 
 | Type | Is written | In the file, a bare number means |
@@ -67,6 +68,7 @@ WORDS: dict[Any, str] = {
     scalars.Token: "secret text",
     scalars.Hidden: "secret text",
     scalars.Url: "URL",
+    scalars.SocketUrl: "URL, or true or false",
     scalars.ProxyUrl: "URL",
 }
 """What the types of gateway.config.scalars are called."""

@@ -16,7 +16,7 @@ from pathlib import Path
 HOUSE = Path(__file__).parents[1] / "gateway"
 
 FLOORS = (
-    ("model", "errors", "bounds", "limits"),
+    ("model", "events", "errors", "bounds", "limits"),
     ("policy", "dialect"),
     ("clock", "telemetry", "catalogue", "config"),
     ("upstream",),
@@ -40,9 +40,11 @@ OWNERS = {
     "pydantic_core": ("config",),
     "rich": ("__main__", "cli"),
     "starlette": ("edge.pages",),
-    "uvicorn": ("edge.server",),
+    "tenacity": ("upstream.sockets",),
+    "uvicorn": ("edge.server", "edge.listener"),
     "uvloop": ("__main__", "assembly", "cli"),
     "watchfiles": ("config.watch",),
+    "websockets": ("upstream.sockets", "upstream.socket_client", "edge.socket", "drill"),
     "yaml": ("config.yaml_nodes",),
 }
 """Who may import a third-party package: these modules, or modules of these folders."""
@@ -50,7 +52,11 @@ OWNERS = {
 PURE = ("policy", "dialect")
 NOT_IN_PURE = {"asyncio", "time", "datetime", "random", "os", "logging", "socket"}
 CHANCE_MAKERS = ("assembly", "__main__", "cli", "drill")  # where a random.Random is made
-LOOP_CLOCKS = {"edge.server"}  # compares instants of the event loop with each other, and with nothing else
+LOOP_CLOCKS = {
+    "edge.server",
+    "edge.listener",
+    "edge.socket",
+}  # compares instants of the event loop with each other, and with nothing else
 REFUSED_NAMES = {"utils", "helpers", "common", "misc", "base", "core", "manager", "service"}
 LONGEST_MODULE = 450
 LONGEST_FUNCTION = 70

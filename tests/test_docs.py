@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import errors, model
+from gateway import errors, events, model
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").glob("*.md")))]
@@ -57,7 +57,10 @@ def test_every_link_between_pages_leads_somewhere(page: str) -> None:
 def test_every_noun_of_the_model_has_its_line_in_the_vocabulary() -> None:
     text = (ROOT / "docs" / "vocabulary.md").read_text()
     nouns = {
-        name for name, value in vars(model).items() if isinstance(value, type) and value.__module__ == model.__name__
+        name
+        for words in (model, events)
+        for name, value in vars(words).items()
+        if isinstance(value, type) and value.__module__ == words.__name__
     }
     assert {noun for noun in nouns if f"`{noun}`" not in text} == set()
 

@@ -44,6 +44,9 @@ MalformedCall      400  -32600  malformed_call
 MalformedJson      400  -32700  malformed_json
 MethodRefused      403  -32601  method_refused
 OverBudget         429  -32095  over_budget
+AnswerTooLarge     413  -32089  answer_too_large
+SocketNeeded       400  -32601  socket_needed
+TooManySubscriptions 429 -32095 too_many_subscriptions
 RouteRefused       403  -32096  route_refused
 Unauthorized       401  -32096  unauthorized
 UnknownHost        421  -32600  unknown_host

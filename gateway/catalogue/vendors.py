@@ -4,7 +4,8 @@ Always true: no error text holds a key; a vendor or chain that is not in the tab
 never a guessed host; nothing but a table's template and a checked name decides the host.
 The facts in `vendors.json` come from the vendors' own pages and packages where they publish a list
 (Infura's endpoints page, Alchemy's and Quicknode's SDKs, Ankr's chain pages, Chainstack's node pages),
-else from the lists of open-source clients (the npm package evm-providers and the proxy eRPC).  Where a
+else from the lists of open-source clients (the npm package evm-providers and the proxy eRPC; for WebSockets
+of dRPC, Ankr and Chainstack, what open-source clients of theirs dial).  Where a
 vendor renames a host, its URL can always be written out.
 """
 
@@ -14,7 +15,7 @@ import difflib
 import functools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -43,6 +44,16 @@ def expand(url: str, chain: str, env: Mapping[str, str]) -> str:
     name of its own, ``quicknode://NAME:KEY`` or ``chainstack://NAME/KEY``.
     Raises ValueError with what to do; the text never holds the key.
     """
+    return _filled(url, chain, env, _template)
+
+
+def expand_socket(url: str, chain: str, env: Mapping[str, str]) -> str:
+    """The vendor's WebSocket for a chain; as `expand`, and with ValueError where none is known."""
+    return _filled(url, chain, env, _socket_template)
+
+
+def _filled(url: str, chain: str, env: Mapping[str, str], template_of: Callable[..., str]) -> str:
+    """A template of the vendor's with everything in its place."""
     parts = _SCHEME.fullmatch(url.strip())
     scheme = parts[1].lower() if parts is not None else ""
     if parts is None or scheme not in _vendors():
@@ -51,8 +62,20 @@ def expand(url: str, chain: str, env: Mapping[str, str]) -> str:
     known = find(chain)
     chain = known.name if known is not None else chain
     name, key = _name_and_key(scheme, vendor, parts[2].strip("/"), env)
-    template = _template(scheme, vendor, chain, named=bool(name))
+    template = template_of(scheme, vendor, chain, named=bool(name))
     return template.format(network=vendor["networks"].get(chain, ""), name=name, key=key)
+
+
+def _socket_template(scheme: str, vendor: Mapping[str, Any], chain: str, *, named: bool) -> str:
+    """The same for WebSockets; a chain whose HTTP URL breaks the vendor's rule has one only if it is listed."""
+    if named and "named_ws" in vendor:
+        return str(vendor["named_ws_urls"].get(chain, vendor["named_ws"]))
+    exceptions: dict[str, str] = vendor.get("ws_urls", {})
+    if chain in exceptions:
+        return exceptions[chain]
+    if chain in vendor.get("ws_networks", vendor["networks"]) and chain not in vendor.get("urls", {}):
+        return str(vendor["ws"])
+    raise ValueError(f"no WebSocket of {scheme} is known for the chain {chain}; write ws: wss://...")
 
 
 def _template(scheme: str, vendor: Mapping[str, Any], chain: str, *, named: bool) -> str:

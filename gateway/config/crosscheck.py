@@ -86,14 +86,26 @@ def _chain(document: Document, name: str, route: dict[str, Any]) -> None:
 def _endpoints(document: Document, name: str, route: dict[str, Any], providers: dict[str, Any]) -> None:
     ids: dict[str, int] = {}
     urls: dict[str, int] = {}
+    sockets: dict[str, int] = {}
     for index, entry in enumerate(entries(route.get("endpoints"))):
         path: PathKey = ("routes", name, "endpoints", index)
         endpoint = entry if isinstance(entry, dict) else {"url": entry}
         given, url, provider = endpoint.get("id"), endpoint.get("url"), endpoint.get("provider")
+        ws = endpoint.get("ws")
         if isinstance(given, str) and ids.setdefault(given, index) != index:
             document.tell((*path, "id"), f"the id {given} is already used by endpoints[{ids[given]}]")
         if isinstance(url, str) and urls.setdefault(url, index) != index and not endpoint.get("headers"):
             document.tell((*path, "url"), f"the same URL as endpoints[{urls[url]}]; it would not help when that fails")
+        if (
+            isinstance(ws, str)
+            and "://" in ws
+            and sockets.setdefault(ws, index) != index
+            and not endpoint.get("headers")
+        ):
+            document.tell((*path, "ws"), f"the same URL as that of endpoints[{sockets[ws]}]")
+        if str(ws).lower() not in ("none", "false") and str(endpoint.get("proxy")).lower().startswith("socks"):
+            text = "a WebSocket cannot be reached through a SOCKS proxy, only through an HTTP proxy"
+            document.tell((*path, "ws"), text)
         if isinstance(provider, str) and provider not in providers:
             hint = did_you_mean(provider, providers) or "; list it under providers"
             document.tell((*path, "provider"), f"unknown provider {provider}{hint}")
@@ -103,11 +115,12 @@ def _endpoints(document: Document, name: str, route: dict[str, Any], providers: 
 
 def _credentials(document: Document, path: PathKey, endpoint: dict[str, Any]) -> None:
     """One way to authorize: a second would silently win."""
-    ways = [way for way in ("basic", "bearer") if endpoint.get(way) is not None]
+    ways = ["basic"] if endpoint.get("basic") is not None else []
     ways += [f"headers.{n}" for n in mapping(endpoint.get("headers")) if n.lower() == "authorization"]
-    url = endpoint.get("url")
-    if isinstance(url, str) and "@" in _authority(url):
+    if any(isinstance(url, str) and "@" in _authority(url) for url in (endpoint.get("url"), endpoint.get("ws"))):
         ways.append("the URL's user name")
+    if endpoint.get("bearer") is not None:
+        ways.append("bearer")  # last: the word behind it would be taken for a token, and masked
     if len(ways) > 1:
         document.tell(path, f"more than one Authorization: {' and '.join(ways)}; keep one")
 
@@ -117,7 +130,8 @@ def _certificates(document: Document, path: PathKey, endpoint: dict[str, Any]) -
     url = endpoint.get("url")
     if not tls:
         return
-    if isinstance(url, str) and url.lower().startswith("http://"):
+    encrypted = str(endpoint.get("ws")).lower().startswith("wss://")
+    if isinstance(url, str) and url.lower().startswith("http://") and not encrypted:
         document.tell((*path, "tls"), "has no effect on an http:// URL")
     ca, cert, key = (tls.get(name) for name in ("ca", "cert", "key"))
     if key is not None and cert is None:

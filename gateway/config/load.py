@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gateway.catalogue.chains import find
-from gateway.catalogue.vendors import expand
+from gateway.catalogue.vendors import expand, expand_socket
 from gateway.config.crosscheck import crosscheck, entries, mapping, shown_path
 from gateway.config.mistakes import tell_mistakes
 from gateway.config.references import Resolved, resolve
@@ -161,10 +161,15 @@ def _expand_vendors(document: Document, env: Mapping[str, str]) -> None:
                 document.tell((*path, "url") if isinstance(entry, dict) else path, str(error))
                 continue
             made = Resolved(expanded, (*getattr(url, "parts", ()), *re.split("[:/]", found[2]), *used.values_used))
-            if isinstance(entry, dict):
-                entry["url"] = made
-            else:
+            if not isinstance(entry, dict):
                 endpoints[index] = made
+                continue
+            entry["url"] = made
+            if str(entry.get("ws")).strip().lower() == "true":
+                try:
+                    entry["ws"] = Resolved(expand_socket(str(url), _chain_name(mapping(route)), env), made.parts)
+                except ValueError as error:
+                    document.tell(("routes", name, "endpoints", index, "ws"), str(error))
 
 
 _SHORTHAND = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)

@@ -111,9 +111,8 @@ def _url(value: object, schemes: tuple[str, ...]) -> SecretUrl:
         raise ValueError(f"{expected}; its {'port' if 'ort' in str(error) else 'host'} is wrong") from None
     if parts.scheme not in schemes or "://" not in url:
         found = re.match(r"([A-Za-z][A-Za-z0-9+.-]{0,15})://", url)
-        hint = {"ws": "http", "wss": "https"}.get(parts.scheme)
         got = f", got {found[1]}://" if found else ""
-        raise ValueError(expected + got + (f" (did you mean {hint}://?)" if hint else ""))
+        raise ValueError(expected + got + _hint(parts.scheme, schemes))
     if not host or not _HOST.fullmatch(host):
         raise ValueError(f"{expected} and a host name; its host is {'wrong' if host else 'missing'}")
     if port == 0:
@@ -121,6 +120,14 @@ def _url(value: object, schemes: tuple[str, ...]) -> SecretUrl:
     if parts.fragment:
         raise ValueError(f"{expected}; a part after # is never sent")
     return value if isinstance(value, SecretUrl) else SecretUrl(url, tuple(getattr(value, "parts", ())))
+
+
+def _hint(scheme: str, expected: tuple[str, ...]) -> str:
+    """For a WebSocket's URL where a plain one belongs, and the other way round."""
+    other = {"ws": "http", "wss": "https", "http": "ws", "https": "wss"}.get(scheme)
+    if other not in expected:
+        return ""
+    return " (write url: https://... and ws: wss://...)" if scheme in ("ws", "wss") else f" (did you mean {other}://?)"
 
 
 _HOST = re.compile(
@@ -178,6 +185,15 @@ def _http_url(value: object) -> SecretUrl:
     return _url(value, ("http", "https"))
 
 
+def _socket_url(value: object) -> SecretUrl | bool:
+    """A WebSocket's URL, or whether there is one at the endpoint's own URL."""
+    if isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false")):
+        return truth(value)
+    if not isinstance(value, (str, SecretUrl)):
+        raise ValueError(f"expected true, false or a URL such as wss://rpc.example.org/, got {shown(value)}")
+    return _url(value, ("ws", "wss"))
+
+
 def _proxy_url(value: object) -> SecretUrl:
     return _url(value, PROXY_SCHEMES)
 
@@ -218,4 +234,7 @@ CallerKey = Annotated[Secret, AfterValidator(_caller_key), _AS_TEXT]
 Token = Annotated[Secret, AfterValidator(_sendable), _AS_TEXT]
 Hidden = Annotated[Secret, _AS_TEXT]
 Url = Annotated[SecretUrl, BeforeValidator(_http_url), _AS_TEXT]
+SocketUrl = Annotated[
+    SecretUrl | bool, BeforeValidator(_socket_url), WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string"}]})
+]
 ProxyUrl = Annotated[SecretUrl, BeforeValidator(_proxy_url), _AS_TEXT]

@@ -29,12 +29,14 @@ from gateway.config.scalars import (
     Origin,
     ProxyUrl,
     ReadableFile,
+    SocketUrl,
     Text,
     Token,
     Url,
 )
+from gateway.config.secret import SecretUrl
 from gateway.config.sections import STRICT, Measured, Section
-from gateway.limits import EdgeLimits, GzipSettings, TransportSettings
+from gateway.limits import EdgeLimits, FeedSettings, GzipSettings, SocketLimits, TransportSettings
 from gateway.policy.admission import AdmissionSettings
 from gateway.policy.agreement import AuditSettings, ConsensusSettings
 from gateway.policy.breaker import BreakerSettings
@@ -61,6 +63,7 @@ Audit = Annotated[AuditSettings, Section()]
 Consensus = Annotated[ConsensusSettings, Section()]
 Quota = Annotated[QuotaSettings, Section()]
 Transport = Annotated[TransportSettings, Section()]
+Feeds = Annotated[FeedSettings, Section()]
 ChainId = Annotated[int, Measured(low=1, high=CHAIN_ID_LIMIT)]
 
 
@@ -109,6 +112,9 @@ class EndpointSettings(DomainLabels):
     """One URL of a provider.  A bare URL stands for a mapping with `url` alone."""
 
     url: Url = Field(description="where calls go; may hold ${NAME}")
+    ws: SocketUrl = Field(
+        default=False, description="its WebSocket: a ws:// or wss:// URL, or true for the same host and path"
+    )
     id: Name = Field(
         default="", description="name in metrics, logs and headers; default: the provider's, or the host's"
     )
@@ -128,6 +134,13 @@ class EndpointSettings(DomainLabels):
     private: Flag = Field(default=False, description="transactions of the route go only to private endpoints")
     standby: Flag = Field(default=False, description="asked nothing, not even for its head, while others serve")
     budget: Quota | None = Field(default=None, description="for an endpoint without `provider`: what it may be asked")
+
+    @property
+    def socket(self) -> SecretUrl | None:
+        """Where its WebSocket is, if it has one."""
+        if isinstance(self.ws, SecretUrl):
+            return self.ws
+        return SecretUrl("ws" + self.url.reveal()[len("http") :], self.url.parts) if self.ws else None
 
     @model_validator(mode="before")
     @classmethod
@@ -171,6 +184,7 @@ class RouteSettings(Tree):
         default={}, description="methods, in full, that several endpoints must agree on before they are answered"
     )
     transport: Transport | None = Field(default=None, description="instead of defaults.transport")
+    feeds: Feeds | None = Field(default=None, description="instead of defaults.feeds")
 
     @model_validator(mode="before")
     @classmethod
@@ -227,6 +241,7 @@ class DefaultsSettings(Tree):
     admission: Admission = Field(default=AdmissionSettings(), description="who waits while all endpoints are busy")
     audit: Audit = Field(default=AuditSettings(), description="reads asked twice, to find who answers wrongly")
     transport: Transport = Field(default=TransportSettings(), description="connections, timeouts and sizes upstream")
+    feeds: Feeds = Field(default=FeedSettings(), description="sockets to endpoints, for subscriptions")
 
 
 # --- who may ask ------------------------------------------------------------------------------------
@@ -313,6 +328,9 @@ class Settings(Tree):
         default=10.0, description="time that calls in flight get when it stops"
     )
     limits: Annotated[EdgeLimits, Section()] = Field(default=EdgeLimits(), description="what callers may ask of us")
+    websockets: Annotated[SocketLimits, Section()] = Field(
+        default=SocketLimits(), description="what callers may ask of us over a WebSocket"
+    )
     gzip: Annotated[GzipSettings, Section()] = Field(default=GzipSettings(), description="compressed answers")
     keys: dict[Name, KeySettings] = Field(default={}, description="caller keys; with none, everybody may ask")
     allow_anonymous: Flag = Field(default=False, description="let callers without a key in although there are keys")

@@ -47,6 +47,8 @@ def _secrets(settings: Settings) -> Iterator[str]:
 
 def _endpoint_secrets(endpoint: EndpointSettings) -> Iterator[str]:
     yield from _url_secrets(endpoint.url)
+    if isinstance(endpoint.ws, SecretUrl):
+        yield from _url_secrets(endpoint.ws)
     for value in (*endpoint.headers.values(), *endpoint.query.values()):
         yield from _values(value)
     if endpoint.bearer is not None:
@@ -95,9 +97,11 @@ def warnings_of(settings: Settings) -> list[str]:
     for name, route in settings.routes.items():
         warnings += [f"routes.{name}: {text}" for text in _shared(settings, route)]
         for endpoint in route.endpoints:
-            parts = urlsplit(endpoint.url.reveal())
-            if parts.scheme == "http" and _is_public(parts.hostname or ""):
-                text = "plain http to a public host: anybody on the way can read and change its answers"
+            for url in (endpoint.url, endpoint.ws):
+                parts = urlsplit(url.reveal()) if isinstance(url, SecretUrl) else urlsplit("")
+                if parts.scheme not in ("http", "ws") or not _is_public(parts.hostname or ""):
+                    continue
+                text = f"plain {parts.scheme} to a public host: anybody on the way can read and change its answers"
                 warnings.append(f"routes.{name}: endpoint {endpoint.id}: {text}")
     if not is_loopback(settings.listen) and (not settings.keys or settings.allow_anonymous):
         warnings.append("listen: reachable from outside and open to everybody; give callers keys")

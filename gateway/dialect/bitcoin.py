@@ -17,6 +17,7 @@ import msgspec
 from gateway.dialect import bitcoin_transactions
 from gateway.dialect.canonical import canonical
 from gateway.dialect.classification import Rules, rules_for
+from gateway.dialect.subscriptions import Eventless
 from gateway.dialect.tables import method_table
 from gateway.model import BlockRef, Call, Examined, Family, HeadReport, Method, ReplyKind, RequestClass
 
@@ -80,7 +81,7 @@ _decode_network = msgspec.json.Decoder(_Network).decode
 _decode_identified = msgspec.json.Decoder(_Identified).decode
 
 
-class BitcoinDialect:
+class BitcoinDialect(Eventless):
     """See `dialect.protocol.Dialect`.  Block numbers are heights."""
 
     name = "bitcoin"

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gateway.dialect import canonical, evm_answers, ranges, transactions
+from gateway.dialect import canonical, evm_answers, evm_events, ranges, transactions
 from gateway.dialect.classification import Rules, rules_for
+from gateway.dialect.subscriptions import Eventless
 from gateway.dialect.tables import method_table
+from gateway.events import Header, Log, LogFilter, Subscription
 from gateway.model import BlockRef, Call, Examined, Family, HeadReport, Method, ReplyKind, RequestClass
 
 MAX_VERSION = 200  # characters of a client's own name that are kept
@@ -67,7 +69,7 @@ _PROBES = {
 }
 
 
-class EvmDialect:
+class EvmDialect(Eventless):
     """See `dialect.protocol.Dialect`."""
 
     name = "evm"
@@ -159,6 +161,42 @@ class EvmDialect:
 
     def fingerprint(self, method: Method, result: bytes) -> bytes:
         return canonical.fingerprint(method.name, result)
+
+    def subscription(self, method: str, params: bytes) -> Subscription | None:
+        return evm_events.subscription(method, params)
+
+    def ends_subscription(self, method: str) -> bool:
+        return evm_events.ends_subscription(method)
+
+    def read_header(self, raw: bytes) -> Header | None:
+        return evm_events.read_header(raw)
+
+    def read_log(self, raw: bytes) -> Log | None:
+        return evm_events.read_log(raw)
+
+    def read_logs(self, raw: bytes) -> list[Log] | None:
+        return evm_events.read_logs(raw)
+
+    def removed(self, log: Log) -> Log:
+        return evm_events.removed(log)
+
+    def header_by_number(self, number: int) -> tuple[str, bytes]:
+        return evm_events.header_by_number(number)
+
+    def header_by_hash(self, block_hash: str) -> tuple[str, bytes]:
+        return evm_events.header_by_hash(block_hash)
+
+    def logs_between(self, wanted: LogFilter, low: int, high: int) -> tuple[str, bytes]:
+        return evm_events.logs_between(wanted, low, high)
+
+    def logs_of(self, wanted: LogFilter, block_hash: str) -> tuple[str, bytes]:
+        return evm_events.logs_of(wanted, block_hash)
+
+    def may_match(self, wanted: LogFilter, bloom: bytes) -> bool:
+        return evm_events.may_match(wanted, bloom)
+
+    def place(self, subscription: Subscription, raw: bytes) -> tuple[bytes, int]:
+        return evm_events.place(subscription, raw)
 
 
 def quantity(result: bytes) -> int | None:

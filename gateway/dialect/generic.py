@@ -5,6 +5,7 @@ The chain catalogue says how its head is asked for and where the number stands i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,14 +13,18 @@ import msgspec
 
 from gateway.dialect import canonical
 from gateway.dialect.classification import rules_for
+from gateway.dialect.subscriptions import Eventless, passed_through, plain_name
 from gateway.dialect.tables import method_table
+from gateway.events import Subscription
 from gateway.model import Call, Examined, Family, HeadReport, Method, ReplyKind
 
 _decode = msgspec.json.Decoder().decode
 FALLBACK_HEAD = ("getHealth", b"[]")
+_SUBSCRIBES = re.compile(r"(\w*)([sS]ubscribe)(?![rd])(\w*)", re.ASCII).fullmatch
+_UNANSWERABLE = ("subscribe", "unsubscribe")
 
 
-class GenericDialect:
+class GenericDialect(Eventless):
     """See `dialect.protocol.Dialect`.  `head_path` is dotted, relative to the result; empty: the result itself.
 
     `family` chooses the error table: codes collide between chains (-32005 is a rate limit on EVM and
@@ -99,6 +104,16 @@ class GenericDialect:
     def fingerprint(self, method: Method, result: bytes) -> bytes:
         return canonical.fingerprint(method.name, result)
 
+    def subscription(self, method: str, params: bytes) -> Subscription | None:
+        ends = _ends(method)
+        if ends is None:
+            return None
+        label = self.methods.get(method).label
+        return passed_through(method, params, ends, "", label=label, numeric=method.endswith("Subscribe"))
+
+    def ends_subscription(self, method: str) -> bool:
+        return "unsubscribe" in method.lower() and method not in _UNANSWERABLE and plain_name(method)
+
     def parse_head(self, result: bytes) -> int | None:
         try:
             value: Any = _decode(result)
@@ -123,3 +138,20 @@ def _number(text: str) -> int | None:
         return int(text, 16 if text[:2] in ("0x", "0X") else 10)
     except ValueError:
         return None
+
+
+def _ends(method: str) -> str | None:
+    """The method that ends what this one begins; None: it begins nothing.
+
+    ``chain_subscribeNewHeads`` and ``chain_unsubscribeNewHeads``, ``slotSubscribe`` and ``slotUnsubscribe``; Starknet
+    has one for all.  Bare ``subscribe`` is none: its servers (CometBFT, XRPL) send events that are no notifications.
+    """
+    if "ubscribe" not in method or "unsubscribe" in method.lower() or method in _UNANSWERABLE:
+        return None
+    found = _SUBSCRIBES(method) if plain_name(method) else None
+    if found is None:
+        return None
+    before, word, behind = found.groups()
+    if before == "starknet_":
+        return "starknet_unsubscribe"
+    return f"{before}{'Unsubscribe' if word[0] == 'S' else 'unsubscribe'}{behind}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from gateway.events import Header, Log, LogFilter, Subscription
 from gateway.model import Call, Examined, Family, HeadReport, Method, ReplyKind
 
 
@@ -99,3 +100,56 @@ class Dialect(Protocol):
 
     def fingerprint(self, method: Method, result: bytes) -> bytes:
         """The same for results that mean the same, whoever gave them."""
+
+    # --- subscriptions ------------------------------------------------------------------------------
+
+    def subscription(self, method: str, params: bytes) -> Subscription | None:
+        """What a request for events asks for; None: this method does not subscribe.  Never raises.
+
+        Parameters that are not understood give a subscription that is passed through: the upstream refuses them.
+        """
+
+    def ends_subscription(self, method: str) -> bool:
+        """Whether the method ends a subscription."""
+
+    def subscription_id(self, params: bytes) -> bytes | None:
+        """The raw JSON id that a call names which ends one; None when it names none."""
+
+    def read_header(self, raw: bytes) -> Header | None:
+        """An event of a feed of heads, or a block in an answer, as the header that callers are told."""
+
+    def read_log(self, raw: bytes) -> Log | None:
+        """An event of a feed of logs; None when it is none."""
+
+    def read_logs(self, raw: bytes) -> list[Log] | None:
+        """The logs in the answer to `logs_between` or `logs_of`; None when it is not a list of such."""
+
+    def removed(self, log: Log) -> Log:
+        """The log as it is told when its block was abandoned."""
+
+    def header_by_number(self, number: int) -> tuple[str, bytes]:
+        """How to ask for a header.  Raises ValueError where there are none."""
+
+    def header_by_hash(self, block_hash: str) -> tuple[str, bytes]:
+        """The same by its hash, whichever branch it is on."""
+
+    def logs_between(self, wanted: LogFilter, low: int, high: int) -> tuple[str, bytes]:
+        """How to ask for the logs of these blocks, both ends included.  Raises ValueError where there are none."""
+
+    def logs_of(self, wanted: LogFilter, block_hash: str) -> tuple[str, bytes]:
+        """The same for one block, whichever branch it is on."""
+
+    def may_match(self, wanted: LogFilter, bloom: bytes) -> bool:
+        """Whether a block with this bloom filter may hold such a log; False is certain."""
+
+    def place(self, subscription: Subscription, raw: bytes) -> tuple[bytes, int]:
+        """What an event that is passed through is known by (empty: nothing), and its number that never falls.
+
+        -1: it has no such number.
+        """
+
+    def refresh(self, subscription: Subscription) -> tuple[str, bytes] | None:
+        """The call that tells a state anew after a change of endpoint; None: there is none."""
+
+    def refreshed(self, subscription: Subscription, result: bytes) -> bytes | None:
+        """The answer to it as an event; None: nothing to tell."""

@@ -16,10 +16,13 @@ from collections.abc import Sequence
 
 import msgspec
 
+from gateway.dialect import solana_events
 from gateway.dialect.canonical import canonical
 from gateway.dialect.classification import Rules, rules_for
 from gateway.dialect.solana_transactions import decode_base58, encode_base58, first_signature, raw_transaction_of
+from gateway.dialect.subscriptions import Eventless
 from gateway.dialect.tables import method_table
+from gateway.events import Subscription
 from gateway.model import BlockRef, Call, Examined, Family, HeadReport, Method, ReplyKind, RequestClass
 
 MAX_SLOT = (1 << 63) - 1
@@ -100,7 +103,7 @@ _decode_statuses = msgspec.json.Decoder(_Statuses).decode
 _decode_version = msgspec.json.Decoder(_Version).decode
 
 
-class SolanaDialect:
+class SolanaDialect(Eventless):
     """See `dialect.protocol.Dialect`.  Block numbers are slots; hashes of blocks are given as hex."""
 
     name = "solana"
@@ -241,6 +244,21 @@ class SolanaDialect:
 
     def fingerprint(self, method: Method, result: bytes) -> bytes:
         return canonical(result, without=_CIRCUMSTANCES)
+
+    def subscription(self, method: str, params: bytes) -> Subscription | None:
+        return solana_events.subscription(method, params)
+
+    def ends_subscription(self, method: str) -> bool:
+        return solana_events.ends_subscription(method)
+
+    def place(self, subscription: Subscription, raw: bytes) -> tuple[bytes, int]:
+        return solana_events.place(subscription, raw)
+
+    def refresh(self, subscription: Subscription) -> tuple[str, bytes] | None:
+        return solana_events.refresh(subscription)
+
+    def refreshed(self, subscription: Subscription, result: bytes) -> bytes | None:
+        return solana_events.refreshed(subscription, result)
 
 
 # --- calls ----------------------------------------------------------------------------------------------

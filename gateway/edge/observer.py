@@ -132,6 +132,36 @@ class Observer:
             detail=moved.detail,
         )
 
+    def replaced(self, route: Route, label: str, records: tuple[AttemptRecord, ...]) -> None:
+        """A feed lost sources, and the last of these records is who came for them."""
+        now = self._clock()
+        lost, came = records[:-1], records[-1]
+        self._quiet.log(
+            logger,
+            logging.INFO,
+            f"{label} of {route.name}: {lost[-1].endpoint} {lost[-1].ended}, {came.endpoint} took over",
+            now,
+            route=route.name,
+            method=label,
+            attempts=[f"{record.endpoint}: {record.ended}" for record in records],
+        )
+        took = came.ended_at - lost[0].ended_at
+        if self._tracer.enabled and self._tracer.wanted(len(records), False, took, None, self._chance.random()):
+            self._tracer.write(
+                CallTrace(
+                    route=route.name,
+                    method=label,
+                    started_at=lost[0].ended_at,
+                    ended_at=came.ended_at,
+                    result="answer",
+                    error=None,
+                    attempts=records,
+                    parent=None,
+                    attempt_spans=(),
+                    verdicts=tuple(verdict.kind.value for verdict in diagnose(route, now)),
+                )
+            )
+
     def verdict(self, route: str, verdict: Verdict, came: bool) -> None:
         """Something is wrong with a route, or is not any more."""
         self._quiet.log(

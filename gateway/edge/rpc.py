@@ -11,34 +11,22 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import Request, decode, encode_batch, encode_error
 from gateway.edge.access import Caller, Callers, Hosts, Origins
-from gateway.edge.methods import MethodPolicy
+from gateway.edge.calls import Asked, Calls, RpcRoute, never, seconds
 from gateway.edge.observer import Observer
 from gateway.errors import CallerError, GatewayError, MalformedCall, UnknownRoute
 from gateway.limits import EdgeLimits, GzipSettings
 from gateway.upstream.answers import Answer
-from gateway.upstream.dispatch import Dispatcher
-from gateway.upstream.route import Route
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 JSON = (b"content-type", b"application/json")
 GZIP = (b"content-encoding", b"gzip")
-MAX_TIMEOUT = 600.0  # seconds a caller may ask for in x-seawall-timeout
-
-
-@dataclass(frozen=True, slots=True)
-class RpcRoute:
-    """A route as callers see it."""
-
-    route: Route
-    methods: MethodPolicy
 
 
 class Table:
@@ -85,7 +73,7 @@ class Table:
         return self.by_path.get(path.rstrip("/") or "/"), None
 
 
-class _Ask:
+class Ask:
     """What the headers of one request say, read in one pass."""
 
     __slots__ = (
@@ -125,6 +113,12 @@ class _Ask:
             elif name == b"content-encoding":
                 self.encoding = value
 
+    def asked(self, scope: dict[str, Any]) -> Asked:
+        """What is wished for the calls of this request."""
+        connection = scope["extensions"].get("seawall.connection")
+        gone = (lambda: connection.lost) if connection is not None else never
+        return Asked(seconds(self.timeout) if self.timeout is not None else None, self.traceparent, gone)
+
     def key(self, in_path: bytes | None) -> bytes | None:
         """The key presented: path, then X-API-Key, then Authorization: Bearer."""
         if in_path is not None:
@@ -139,16 +133,16 @@ class _Ask:
 class RpcEdge:
     """The hot path's ASGI callable, without framework objects."""
 
-    def __init__(self, table: Table, dispatcher: Dispatcher, clock: Clock, observer: Observer) -> None:
+    def __init__(self, table: Table, calls: Calls, clock: Clock, observer: Observer) -> None:
         self.table = table
-        self._dispatcher = dispatcher
+        self._calls = calls
         self._clock = clock
         self._observer = observer
 
     async def handle(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """One POST.  Every refusal is a JSON-RPC error with its HTTP status."""
         table = self.table
-        ask = _Ask(scope["headers"])
+        ask = Ask(scope["headers"])
         try:
             table.hosts.require(ask.host)
             if ask.origin is not None or ask.fetch_site is not None:
@@ -175,9 +169,9 @@ class RpcEdge:
     # --- single -----------------------------------------------------------------------------------
 
     async def _single(
-        self, target: RpcRoute, request: Request, ask: _Ask, caller: Caller, scope: dict[str, Any], send: Send
+        self, target: RpcRoute, request: Request, ask: Ask, caller: Caller, scope: dict[str, Any], send: Send
     ) -> None:
-        answer = await self._answer(target, request, ask, caller, scope)
+        answer = await self._calls.answer(target, request, ask.asked(scope), caller)
         if request.id is None:
             if answer.stream is not None:
                 answer.stream.close()
@@ -189,50 +183,19 @@ class RpcEdge:
             return
         await self._finish(send, headers, ask, answer.encode(request.id))
 
-    async def _answer(
-        self, target: RpcRoute, request: Request, ask: _Ask, caller: Caller, scope: dict[str, Any]
-    ) -> Answer:
-        route = target.route
-        started_at = self._clock()
-        call = route.dialect.call(request.method, request.params, request.id)
-        try:
-            target.methods.require(call.method)
-        except CallerError as error:
-            self._observer.refused(error.reason)
-            return Answer(attempts=0, error=error)
-        deadline_for = route.deadline(call.request_class)
-        if ask.timeout is not None:
-            deadline_for = min(deadline_for, _seconds(ask.timeout) or deadline_for)
-        connection = scope["extensions"].get("seawall.connection")
-        observer = self._observer
-        trail = observer.trail(ask.traceparent)
-        route.stats.inflight += 1
-        try:
-            answer = await self._dispatcher.handle(
-                route,
-                call,
-                started_at + deadline_for,
-                observer.head_source(trail) if trail is not None else None,
-                (lambda: connection.lost) if connection is not None else _never,
-                caller.key_name,
-            )
-        finally:
-            route.stats.inflight -= 1
-        observer.ended(route, call, answer, started_at, trail)
-        return answer
-
     # --- batch ------------------------------------------------------------------------------------
 
     async def _batch(
         self,
         target: RpcRoute,
         batch: list[Request | GatewayError],
-        ask: _Ask,
+        ask: Ask,
         caller: Caller,
         scope: dict[str, Any],
         send: Send,
     ) -> None:
-        answers = await asyncio.gather(*(self._item(target, item, ask, caller, scope) for item in batch))
+        asked = ask.asked(scope)
+        answers = await asyncio.gather(*(self._calls.item(target, item, asked, caller) for item in batch))
         wanted = []
         for answer, item in zip(answers, batch, strict=True):
             if not isinstance(item, Request) or item.id is not None:
@@ -247,16 +210,9 @@ class RpcEdge:
         else:
             await self._finish(send, headers, ask, encode_batch([a.encode(i or b"null") for a, i in wanted]))
 
-    async def _item(
-        self, target: RpcRoute, item: Request | GatewayError, ask: _Ask, caller: Caller, scope: dict[str, Any]
-    ) -> Answer:
-        if isinstance(item, GatewayError):
-            return Answer(attempts=0, error=item)
-        return await self._answer(target, item, ask, caller, scope)
-
     # --- sending ----------------------------------------------------------------------------------
 
-    def _headers(self, answer: Answer, ask: _Ask) -> list[tuple[bytes, bytes]]:
+    def _headers(self, answer: Answer, ask: Ask) -> list[tuple[bytes, bytes]]:
         headers = [JSON]
         if self.table.answer_headers:
             if answer.endpoint:
@@ -272,7 +228,7 @@ class RpcEdge:
             headers += self.table.origins.headers(ask.origin)
         return headers
 
-    async def _finish(self, send: Send, headers: list[tuple[bytes, bytes]], ask: _Ask, body: bytes) -> None:
+    async def _finish(self, send: Send, headers: list[tuple[bytes, bytes]], ask: Ask, body: bytes) -> None:
         gzip = self.table.gzip
         if ask.gzip and gzip.enabled and len(body) >= gzip.min_bytes:
             packer = zlib.compressobj(gzip.level, zlib.DEFLATED, 31)
@@ -291,7 +247,7 @@ class RpcEdge:
         self,
         send: Send,
         headers: list[tuple[bytes, bytes]],
-        ask: _Ask,
+        ask: Ask,
         answers: list[tuple[Answer, bytes]],
         opening: bytes,
         closing: bytes,
@@ -326,23 +282,8 @@ class RpcEdge:
                     answer.stream.close()
         await send({"type": "http.response.body", "body": packer.flush() if packer is not None else b""})
 
-    async def _refuse(self, send: Send, ask: _Ask, error: CallerError) -> None:
+    async def _refuse(self, send: Send, ask: Ask, error: CallerError) -> None:
         headers = [JSON, *self.table.origins.headers(ask.origin), (b"connection", b"close")]
         if error.retry_after is not None:
             headers[-1] = (b"retry-after", b"%d" % max(1, round(error.retry_after)))
         await self._send(send, error.http_status, headers, encode_error(None, error))
-
-
-def _never() -> bool:
-    return False
-
-
-def _seconds(value: bytes) -> float | None:
-    """`x-seawall-timeout`: seconds, or milliseconds with ``ms``; odd values are ignored."""
-    text = value.strip().lower()
-    scale = 0.001 if text.endswith(b"ms") else 1.0
-    try:
-        seconds = float(text.removesuffix(b"ms").removesuffix(b"s")) * scale
-    except ValueError:
-        return None
-    return seconds if 0.0 < seconds <= MAX_TIMEOUT else None

@@ -1,4 +1,4 @@
-"""The listener: uvicorn's httptools protocol, hardened.
+"""A caller's connection: uvicorn's httptools protocol, hardened.
 
 Always true: a connection without a complete request is closed at its deadline, however it trickles;
 a request is handed to the application only when its head and body are complete, within their limits
@@ -7,7 +7,7 @@ connection is closed, and nothing of it reaches an upstream.
 uvicorn by itself keeps a silent, half-sent or trickling connection for ever, and accepts a request
 without Host, with two, or with a megabyte of headers; an ASGI application cannot mend that, because
 it is called only after the head has been parsed.
-Owner of uvicorn.  Does not belong here: routes, JSON, anything about a call.
+Owner of uvicorn, with the listener.  Does not belong here: routes, JSON, anything about a call.
 """
 
 from __future__ import annotations
@@ -15,21 +15,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import resource
-import socket
 from collections import deque
-from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import httptools
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
-from gateway.clock import Clock
 from gateway.dialect.jsonrpc import encode_error
-from gateway.edge.exchange import STATUS_LINE, App, Exchange
+from gateway.edge.exchange import STATUS_LINE, Exchange
+from gateway.edge.socket import CallerSocket, Handler
 from gateway.errors import (
     BadHttp,
     CallerError,
@@ -40,10 +35,12 @@ from gateway.errors import (
     TooManyConnections,
     TooSlow,
 )
-from gateway.limits import EdgeLimits, body_deadline_for
+from gateway.limits import body_deadline_for
+
+if TYPE_CHECKING:
+    from gateway.edge.listener import Listener
 
 NEVER = float("inf")
-SWEEP_EVERY = 0.25  # seconds between two looks at all deadlines: one task instead of a timer per request
 LINGER_FOR = 1.0  # seconds in which a refused caller may still read its 4xx before the connection goes
 MAX_PIPELINED = 16
 
@@ -71,6 +68,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._body_timed = False
         self._another_ended = False  # since the last look, so a segment may hold bytes of two requests
         self._no_more = False  # the caller has closed its side
+        self._handler: Handler | None = None  # of the WebSocket that this connection becomes
         self._last_word = b""  # a refusal that waits until the answers before it are out
 
     # --- asyncio.Protocol -------------------------------------------------------------------------
@@ -100,8 +98,9 @@ class EdgeProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self.refuse(BadHttp("the request is not valid HTTP"))
             return
-        except httptools.HttpParserUpgrade:
-            self.refuse(BadHttp("this listener does not switch protocols"))
+        except httptools.HttpParserUpgrade as upgrade:
+            if not self.refused:
+                self._switch(data[upgrade.args[0] :])
             return
         if self._incoming is not None or self._in_head:
             self._watch_unfinished(len(data))
@@ -198,10 +197,11 @@ class EdgeProtocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version != "1.1" and version != "1.0":
             raise BadHttp("the HTTP version is not one that this listener speaks")
-        if self.parser.should_upgrade():
-            raise BadHttp("this listener does not switch protocols")  # the parser would leave its body out
         if hosts != 1 and (hosts or version != "1.0"):
             raise BadHttp("a request needs exactly one Host header")
+        if self.parser.should_upgrade():
+            self._handler = self._taker(version)
+            return
         self._incoming = Exchange(self, self._scope(version), version != "1.0" and self.parser.should_keep_alive())
         self.headers = []  # trailers go here, and no further
         if expects and version == "1.1" and self.exchange is None:
@@ -232,6 +232,30 @@ class EdgeProtocol(HttpToolsProtocol):
             "state": {},
             "extensions": {},
         }
+
+    def _taker(self, version: str) -> Handler:
+        """The WebSocket handler for the request at hand, if everything speaks for switching."""
+        framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+        if self.listener.upgrade is None or self.parser.get_method() != b"GET" or version != "1.1" or framed:
+            raise BadHttp("this listener does not switch protocols so")  # the parser would leave a body out
+        if self.exchange is not None or self._waiting:
+            raise BadHttp("a WebSocket cannot begin while requests are being answered")
+        return self.listener.upgrade(self._scope(version))
+
+    def _switch(self, following: bytes) -> None:
+        """Hand the connection over; `following` is what came behind the request."""
+        assert self._handler is not None
+        lines = [b"GET %b HTTP/1.1\r\n" % self.url, *(b"%b: %b\r\n" % header for header in self.headers), b"\r\n"]
+        connections: set[Any] = self.listener.state.connections
+        connections.discard(self)
+        socket = CallerSocket(
+            self.listener, self.transport, self.listener.socket_limits, self._handler, connections.discard
+        )
+        connections.add(socket)
+        self.lost = True  # for this protocol: the connection is somebody else's now
+        self.parser = None  # type: ignore[assignment]  # it holds this protocol, which holds it
+        self.transport.set_protocol(socket)
+        socket.start(b"".join(lines), following)
 
     def on_body(self, body: bytes) -> None:
         incoming = self._incoming
@@ -349,85 +373,3 @@ class EdgeProtocol(HttpToolsProtocol):
             last.keep_alive = last.keep_alive and self.refused  # a refusal is the last word
         elif self._incoming is None and not self.refused and not self.transport.is_closing():
             self._close()
-
-
-class Listener:
-    """One listening address and its connections."""
-
-    def __init__(
-        self,
-        app: App,
-        limits: EdgeLimits,
-        *,
-        report: Callable[[BaseException], None],
-        count_refusal: Callable[[str], None] = lambda reason: None,
-    ) -> None:
-        self.app = app
-        self.limits = limits
-        self.report = report
-        self.count_refusal = count_refusal
-        self.config = uvicorn.Config(app=app, log_config=None, access_log=False, ws="none", lifespan="off")
-        self.config.load()
-        self.state = ServerState()
-        self.loop = asyncio.get_running_loop()
-        self.draining = False
-        self.default_head = b"server: seawall\r\n"
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.max_connections = min(limits.connections, soft // 2)
-        self._server: asyncio.Server | None = None
-        self._sweeper: asyncio.Task[None] | None = None
-
-    async def start(self, host: str, port: int) -> None:
-        """Bind and listen.  Raises OSError when the address is taken or not ours."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._server = await self.loop.create_server(
-            lambda: EdgeProtocol(self), host, port, family=family, backlog=2048
-        )
-        self._sweeper = self.loop.create_task(self._sweep())
-
-    @property
-    def port(self) -> int:
-        """The bound port (useful when 0 was asked for)."""
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
-
-    @property
-    def connections(self) -> set[EdgeProtocol]:
-        return cast("set[EdgeProtocol]", self.state.connections)
-
-    async def stop(self, drain_for: float, clock: Clock) -> int:
-        """Stop accepting, let calls in flight finish for `drain_for` seconds; returns how many were cut off."""
-        self.draining = True
-        if self._server is not None:
-            self._server.close()
-        until = clock() + drain_for
-        tasks = self.state.tasks
-        while True:
-            for connection in list(self.connections):
-                connection.wind_down()
-            left = until - clock()
-            if left <= 0 or not (tasks or any(not connection.refused for connection in self.connections)):
-                break
-            if tasks:
-                await asyncio.wait(list(tasks), timeout=min(0.1, left))
-            else:
-                await asyncio.sleep(min(0.01, left))  # what is written is still being read, or a body arrives
-        cut_off = len(tasks) + sum(
-            bool(c.transport.get_write_buffer_size()) for c in self.connections if not c.exchange
-        )
-        for task in list(self.state.tasks):
-            task.cancel()
-        await asyncio.gather(*self.state.tasks, return_exceptions=True)
-        for connection in list(self.connections):
-            connection.abort()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
-        return cut_off
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_EVERY)
-            now = self.loop.time()
-            for connection in [c for c in self.connections if c.deadline_at <= now]:
-                connection.expire(now)

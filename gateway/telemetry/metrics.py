@@ -74,6 +74,13 @@ _ROUTE_COUNTERS: Final = (
     ("audits_contradicted", "audits_contradicted", "Audited reads that the second endpoint contradicted."),
     ("consensus_failed", "consensus_failed", "Calls under consensus on which too few endpoints agreed."),
     ("request_faults", "request_faults", "Calls that all endpoints refused alike, counted against nobody."),
+    ("events", "feed_events", "Events of subscriptions, each counted once however many callers it went to."),
+    ("events_sent", "feed_events_sent", "The same, counted for each caller."),
+    ("events_late", "feed_events_late", "Events that were fetched because no endpoint pushed them."),
+    ("events_missed", "feed_events_missed", "Times that callers were told that events are lost."),
+    ("gaps_found", "feed_gaps_found", "Fetches of blocks that no endpoint pushed."),
+    ("blocks_filled", "feed_blocks_filled", "Blocks told to subscribers that were fetched."),
+    ("feed_failovers", "feed_failovers", "Upstream subscriptions replaced by one at another endpoint."),
 )
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)
@@ -292,11 +299,13 @@ class Metrics(Collector):
             yield counter
         lookups = _counter("broadcast_lookups", "Transactions of unknown fate looked up by hash.", "route", "found")
         inflight = _gauge("inflight_calls", "Calls being worked on now.", "route")
+        subscriptions = _gauge("subscriptions", "Subscriptions that callers hold now.", "route")
         for route, stats in self._routes.items():
             lookups.add_metric((route, "true"), stats.lookups_found)
             lookups.add_metric((route, "false"), stats.lookups_missing)
             inflight.add_metric((route,), stats.inflight)
-        yield from (lookups, inflight)
+            subscriptions.add_metric((route,), stats.subscriptions)
+        yield from (lookups, inflight, subscriptions)
         heads = _gauge("head_block", "The newest block that is believed.", "route")
         waiting = _gauge("waiting_calls", "Calls that wait for a free endpoint.", "route")
         verdicts = _gauge("verdict", "1 while this is what is wrong with the route.", "route", "kind")

@@ -146,11 +146,13 @@ class RouteStats:
     """The single numbers of one route: plain attributes, added to in place."""
 
     __slots__ = (
-        "audits", "audits_contradicted", "consensus_failed", "failovers", "hedges", "hedges_refused", "hedges_won",
+        "audits", "audits_contradicted", "blocks_filled", "consensus_failed", "events", "events_late", "events_missed",
+        "events_sent", "failovers", "feed_failovers", "gaps_found", "hedges", "hedges_refused", "hedges_won",
         "inflight", "lookups_found", "lookups_missing", "request_faults", "retry_budget_refusals", "shed", "splits",
+        "subscriptions",
     )  # fmt: skip
 
-    SERIES: Final = 14 + 8  # with the gauges of a route: head, waiting and six verdicts
+    SERIES: Final = 22 + 8  # with the gauges of a route: head, waiting and six verdicts
 
     def __init__(self) -> None:
         self.failovers = 0  # calls that needed a second endpoint
@@ -167,6 +169,14 @@ class RouteStats:
         self.audits_contradicted = 0
         self.consensus_failed = 0  # calls without enough endpoints that agree
         self.request_faults = 0  # calls that all endpoints refused alike
+        self.subscriptions = 0  # of callers, now
+        self.events = 0  # of all feeds
+        self.events_sent = 0  # the same, times the callers that each went to
+        self.events_late = 0  # fetched, because they were not pushed
+        self.events_missed = 0  # times that callers were told of a loss
+        self.gaps_found = 0  # fetches of blocks that feeds had not been told of
+        self.blocks_filled = 0  # blocks told that were fetched
+        self.feed_failovers = 0  # sources of feeds replaced
 
 
 class ReasonCounter:

@@ -40,7 +40,8 @@ class Facts:
     """The endpoints of one route, their policies and what is known of them.
 
     `waiting` and `on_free` belong to whoever lets calls wait for a slot (upstream/waiting): while
-    anybody waits, each slot given back calls `on_free`.
+    anybody waits, each slot given back calls `on_free`.  `on_head` belongs to the feeds (upstream/feeds): it is
+    told of every word about a newest block.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Facts:
         self.endpoints = tuple(endpoints)
         self.waiting = 0
         self.on_free: Callable[[], None] = lambda: None
+        self.on_head: Callable[[int, HeadReport], None] | None = None
         self._keeps_private = any(endpoint.private for endpoint in endpoints)
         now = clock()
         self.connectivity = connectivity or Connectivity()
@@ -191,6 +193,8 @@ class Facts:
         """An endpoint told its newest block, in a poll or in passing."""
         if self.blocks.report(position, report, now, wall_seconds()):
             self._tell_standings()
+        if self.on_head is not None:
+            self.on_head(position, report)
 
     def note_final(self, position: int, report: HeadReport, now: float) -> None:
         """An endpoint told its newest finalized block."""

@@ -26,7 +26,8 @@ from gateway.upstream.transport import ConnectionPool, Target
 class Outbound:
     """How one endpoint is reached, secrets included; therefore without a repr.
 
-    `query` is added to the URL's own; `ca`, `certificate` and `private_key` are file paths.
+    `ws` is the URL of its WebSocket; `query` is added to what either URL has of its own; `ca`,
+    `certificate` and `private_key` are file paths.
     """
 
     url: str
@@ -40,21 +41,28 @@ class Outbound:
     server_name: str | None = None
     http2: bool = False
     proxy: str | None = None
+    ws: str | None = None
 
     def fingerprint(self, transport: TransportSettings) -> str:
-        """Two equal fingerprints mean: the same way out, so live connections and health may be kept."""
-        parts = [getattr(self, name) for name in self.__slots__]
+        """Two equal fingerprints mean: calls go the same way, so live connections and health may be kept.
+
+        The WebSocket is left out: it is compared by itself (`sockets.SocketTarget`).
+        """
+        parts = [getattr(self, name) for name in self.__slots__ if name != "ws"]
         return hashlib.sha256(repr((parts, transport)).encode()).hexdigest()
 
-    def request_headers(self) -> dict[str, str]:
-        """The headers of every request but Host and Content-Length."""
+    def request_headers(self, url: str | None = None) -> dict[str, str]:
+        """The headers of every request but Host and Content-Length; `url` instead of the endpoint's own.
+
+        Credentials inside a URL go where that URL leads and nowhere else.
+        """
         headers = {
             "Content-Type": "application/json",
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "User-Agent": f"seawall/{__version__}",
         }
-        parts = urlsplit(self.url)
+        parts = urlsplit(url or self.url)
         basic = self.basic
         if basic is None and parts.username is not None:
             basic = (parts.username, parts.password or "")
@@ -68,21 +76,21 @@ class Outbound:
                 raise ValueError(f"the header {name!r} holds a line break")
         return headers
 
-    def target(self) -> str:
-        """Path and query as they are sent."""
-        parts = urlsplit(self.url)
+    def target(self, url: str | None = None) -> str:
+        """Path and query as they are sent; `url` instead of the endpoint's own."""
+        parts = urlsplit(url or self.url)
         query = parts.query
         for name, value in self.query.items():
             query += ("&" if query else "") + f"{quote(name, safe='')}={quote(value, safe='')}"
         return (parts.path or "/") + (f"?{query}" if query else "")
 
-    def tls_context(self) -> ssl.SSLContext | None:
-        """Verification cannot be switched off; a private CA replaces the system's."""
-        if urlsplit(self.url).scheme != "https":
+    def tls_context(self, url: str | None = None) -> ssl.SSLContext | None:
+        """Verification cannot be switched off; a private CA replaces the system's.  `url` as for `target`."""
+        if urlsplit(url or self.url).scheme not in ("https", "wss"):
             return None
         context = ssl.create_default_context(cafile=self.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["h2", "http/1.1"] if self.http2 else ["http/1.1"])
+        context.set_alpn_protocols(["h2", "http/1.1"] if self.http2 and url is None else ["http/1.1"])
         if self.certificate is not None:
             context.load_cert_chain(self.certificate, self.private_key)
         return context

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from gateway.catalogue.chains import all_chains
-from gateway.catalogue.vendors import expand, is_shorthand
+from gateway.catalogue.vendors import expand, expand_socket, is_shorthand
 
 KEY = "s3cret-Key_47.~11"
 TABLE: dict[str, dict[str, Any]] = {
@@ -92,6 +92,43 @@ def test_each_entry_of_the_table_is_a_url_of_the_vendor(vendor: str) -> None:
         assert "{" not in url
         urls.add(url)
     assert len(urls) == len(chains)
+
+
+@pytest.mark.parametrize(
+    ("url", "chain", "expected"),
+    [
+        (f"alchemy://{KEY}", "ethereum", f"wss://eth-mainnet.g.alchemy.com/v2/{KEY}"),
+        (f"infura://{KEY}", "1", f"wss://mainnet.infura.io/ws/v3/{KEY}"),
+        (f"drpc://{KEY}", "kaia", f"wss://lb.drpc.org/ogws?network=klaytn&dkey={KEY}"),
+        (f"ankr://{KEY}", "ethereum", f"wss://rpc.ankr.com/eth/ws/{KEY}"),
+        (f"chainstack://{KEY}", "solana", f"wss://solana-mainnet.core.chainstack.com/{KEY}"),
+        (f"chainstack://nd-1-2-3:{KEY}", "ethereum", f"wss://ws-nd-1-2-3.p2pify.com/{KEY}"),
+        (f"chainstack://nd-1-2-3:{KEY}", "avalanche", f"wss://ws-nd-1-2-3.p2pify.com/{KEY}/ext/bc/C/ws"),
+        (f"quicknode://a-name:{KEY}", "ethereum", f"wss://a-name.quiknode.pro/{KEY}/"),
+        (f"quicknode://a-name:{KEY}", "polygon", f"wss://a-name.matic.quiknode.pro/{KEY}/"),
+    ],
+)
+def test_the_websocket_of_each_vendor(url: str, chain: str, expected: str) -> None:
+    assert expand_socket(url, chain, {}) == expected
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_vendors_websocket_is_one_of_its_own_or_is_told_not_to_be_known(vendor: str) -> None:
+    known = []
+    for chain in TABLE[vendor]["networks"]:
+        try:
+            url = expand_socket(shorthand(vendor), chain, {})
+        except ValueError as error:
+            assert str(error) == f"no WebSocket of {vendor} is known for the chain {chain}; write ws: wss://..."
+            continue
+        parts = urlsplit(url)
+        assert parts.scheme == "wss"
+        assert f"{parts.hostname}".endswith(SUFFIXES[vendor])
+        assert url.count(KEY) == 1
+        assert "{" not in url
+        known.append(url)
+    assert len(set(known)) == len(known) >= 20
+    assert set(TABLE[vendor].get("ws_networks", [])) <= set(TABLE[vendor]["networks"])
 
 
 @pytest.mark.parametrize("vendor", VENDORS)

@@ -21,6 +21,7 @@ ENVIRONMENT = {
     "BEARER": "bearer-4321",
     "HEADER": "header-value-77",
     "QUERY": "query-99",
+    "SOCKET": "socket-key-8",
     "PATH_KEY": "pk-55",
     "WHOLE": "https://rpc.whole.test/v3/ab12cd34?apikey=zz99yy88",
     "COLLECTOR": "collector-key-3",
@@ -41,6 +42,7 @@ routes:
       - { url: "https://five.test", bearer: "${BEARER}", headers: { X-Key: "${HEADER}" } }
       - { url: "https://six.test", proxy: "http://pu:proxy-pass@seven.test:3128" }
       - "alchemy://${BEARER}"
+      - { url: "https://eight.test", ws: "wss://wu:ws-pass@nine.test/ws/${SOCKET}" }
 """
 EXPECTED = [
     *(value for name, value in ENVIRONMENT.items() if name != "WHOLE"),
@@ -49,6 +51,7 @@ EXPECTED = [
     "ab12cd34",
     "zz99yy88",
     "proxy-pass",
+    "ws-pass",
     "u:p4ssw0rd",
 ]
 
@@ -113,6 +116,18 @@ def test_the_vendors_own_variable_is_a_secret() -> None:
     settings = load_text(text, "FILE", Path(), {"ALCHEMY_API_KEY": "shortkey"})
     assert "shortkey" in secrets_of(settings)
     assert settings.routes["a"].endpoints[0].url.reveal().endswith("shortkey")
+
+
+def test_a_websocket_shows_its_host_only(settings: Settings) -> None:
+    assert str(settings.routes["a"].endpoints[-1].ws) == "wss://nine.test/..."
+
+
+def test_the_vendors_own_variable_is_a_secret_in_its_websocket_too() -> None:
+    text = b"routes: {a: {chain: ethereum, endpoints: [{url: 'ankr://', ws: true}]}}"
+    endpoint = load_text(text, "FILE", Path(), {"ANKR_API_KEY": "shortkey"}).routes["a"].endpoints[0]
+    assert isinstance(endpoint.ws, SecretUrl)
+    assert endpoint.ws.reveal() == "wss://rpc.ankr.com/eth/ws/shortkey"
+    assert "shortkey" in endpoint.ws.parts
 
 
 def test_a_file_reference(tmp_path: Path) -> None:

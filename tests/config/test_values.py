@@ -132,8 +132,30 @@ def test_a_bad_url_is_named_by_its_position() -> None:
     with pytest.raises(ConfigError) as caught:
         settings_for_urls(["http://ok.test", "wss://bad.test/secretpath"])
     assert caught.value.problems == [
-        "URL 2: expected a URL that begins with http:// or https://, got wss:// (did you mean https://?)"
+        "URL 2: expected a URL that begins with http:// or https://, got wss:// "
+        "(write url: https://... and ws: wss://...)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ("https://a.test/v1", None),
+        ("{ url: https://a.test/v1, ws: false }", None),
+        ("{ url: https://a.test/v1, ws: true }", "wss://a.test/v1"),
+        ("{ url: http://a.test:81/v1?k=1, ws: 'true' }", "ws://a.test:81/v1?k=1"),
+        ("{ url: HTTPS://a.test, ws: true }", "wsS://a.test"),
+        ("{ url: https://a.test, ws: 'wss://b.test/${KEY}' }", "wss://b.test/k1"),
+        ("{ url: 'alchemy://${KEY}', ws: true }", "wss://eth-mainnet.g.alchemy.com/v2/k1"),
+        ("{ url: 'infura://${KEY}', ws: true }", "wss://mainnet.infura.io/ws/v3/k1"),
+        ("{ url: 'infura://${KEY}', ws: 'wss://b.test' }", "wss://b.test"),
+        ("'infura://${KEY}'", None),
+    ],
+)
+def test_where_an_endpoints_websocket_is(endpoint: str, expected: str | None) -> None:
+    text = f"routes: {{ a: {{ chain: ethereum, endpoints: [{endpoint}] }} }}"
+    found = load_text(text.encode(), "FILE", Path(), {"KEY": "k1"}).routes["a"].endpoints[0]
+    assert (found.socket.reveal() if found.socket is not None else None) == expected
 
 
 def test_warnings() -> None:
@@ -146,6 +168,7 @@ routes:
   provider: [ { url: "https://a.test", provider: one }, { url: "https://b.test", provider: one } ]
   host: ["https://a.test/1", "https://a.test/2"]
   plain: ["http://rpc.example.org", "https://b.test"]
+  socket: [{ url: "https://a.test", ws: "ws://rpc.example.org" }, { url: "https://b.test", ws: true }]
   single: ["https://a.test"]
   fine: ["http://127.0.0.1:1", "http://10.0.0.1:1", "http://geth:8545"]
 """
@@ -155,6 +178,7 @@ routes:
         "routes.host: all endpoints are on the host a.test, and fail together",
         "routes.plain: endpoint rpc.example.org: plain http to a public host: "
         "anybody on the way can read and change its answers",
+        "routes.socket: endpoint a.test: plain ws to a public host: anybody on the way can read and change its answers",
         "routes.single: has one endpoint only; nothing can take over when it fails",
         "listen: reachable from outside and open to everybody; give callers keys",
         "operations.token: a secret stands in the file; write ${NAME} or file:/path",

@@ -13,7 +13,8 @@ from typing import Any, Self, cast
 
 import pytest
 
-from gateway.edge.server import LINGER_FOR, MAX_PIPELINED, SWEEP_EVERY, Listener
+from gateway.edge.listener import SWEEP_EVERY, Listener
+from gateway.edge.server import LINGER_FOR, MAX_PIPELINED
 from gateway.limits import BODY_RATE, EdgeLimits, body_deadline_for
 from tests.virtual import here, run
 

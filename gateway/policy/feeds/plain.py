@@ -1,0 +1,73 @@
+"""The feed of anything else: passed through from one source, each event once, and never back.
+
+Always true: an event that one source told is not told again because another one says it too; the newest
+word of a state never gives way to an older one; when the last source is lost, the next one is followed by
+a refresh where one call shows the state, and otherwise by a notice that events may be lost; what is
+remembered is bounded.
+Does not belong here: blocks (heads), logs (logs), what an event says (dialect).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from gateway.events import FeedKind
+
+REFRESH = 0  # the number under which the answer of a refresh is an event
+
+
+class PlainFeed:
+    """See the module.  At most `memory` events are remembered, by their identity."""
+
+    __slots__ = ("_kind", "_memory", "_place", "_said", "_sources", "_told", "_torn")
+
+    def __init__(self, kind: FeedKind, memory: int = 4096) -> None:
+        self._kind = kind
+        self._memory = memory
+        self._said: dict[bytes, int] = {}  # identity -> the source that said it last
+        self._sources: set[int] = set()
+        self._place = -1
+        self._told = False
+        self._torn = False  # the last source was lost, and nothing was done about it yet
+
+    def joined(self, source: int, now: float) -> None:
+        """A source's subscription was acknowledged."""
+        self._sources.add(source)
+
+    def left(self, source: int, now: float) -> None:
+        """A source is gone."""
+        if source in self._sources:
+            self._sources.discard(source)
+            self._torn = self._torn or not self._sources
+
+    def switched(self, now: float) -> Literal["refresh", "notice"] | None:
+        """A source took over: ask for the state anew, tell callers that events may be lost, or nothing."""
+        if not self._torn or (self._kind is FeedKind.ONCE and self._told):
+            return None
+        self._torn = False
+        return "refresh" if self._kind in (FeedKind.NEWEST, FeedKind.ONCE) else "notice"
+
+    def event(self, source: int, raw: bytes, identity: bytes, place: int) -> bool:
+        """Is this event to be told?
+
+        `source` is REFRESH for what a refresh brought.  `identity` is the same for the same event of
+        any source, empty when unknown; an event that its own source repeats is told, because it says so
+        twice.  `place` is a number that does not fall, like a slot; -1 when unknown.
+        """
+        if self._kind is FeedKind.ONCE and self._told:
+            return False
+        if self._kind is FeedKind.NEWEST and 0 <= place < self._place:
+            return False
+        if identity and self._said_by_another(identity, source):
+            return False
+        self._place = max(self._place, place)
+        self._told = True
+        return True
+
+    def _said_by_another(self, identity: bytes, source: int) -> bool:
+        """Note who said this; whether somebody else had."""
+        before = self._said.pop(identity, source)
+        self._said[identity] = source
+        if len(self._said) > self._memory:
+            del self._said[next(iter(self._said))]
+        return before != source

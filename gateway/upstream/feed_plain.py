@@ -1,0 +1,107 @@
+"""A feed of anything else: events are passed through from one endpoint, and a change of endpoint is told.
+
+Always true: an event is told once, as `policy/feeds/plain` decides; after a change of endpoint the
+state is asked for anew where the protocol can, and otherwise callers are told that events may be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.clock import Clock
+from gateway.errors import NoEndpoint
+from gateway.events import FeedKind, Subscription
+from gateway.model import AttemptRecord
+from gateway.policy.feeds.plain import PlainFeed
+from gateway.upstream.feed import Ask, Event, Feed, Missed, Over
+from gateway.upstream.feed_sources import Lines, Source, Sources
+from gateway.upstream.line import Refused
+from gateway.upstream.route import Route
+
+SUBSCRIBED_WITHIN = 8.0  # seconds, endpoint after endpoint
+
+
+class PassedFeed(Feed):
+    """See the module."""
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        feed_id: bytes,
+        route: Callable[[], Route],
+        lines: Lines,
+        ask: Ask,
+        clock: Clock,
+        replaced: Callable[[tuple[AttemptRecord, ...]], None],
+    ) -> None:
+        super().__init__(subscription, feed_id, route().stats, clock)
+        self._route = route
+        self._ask = ask
+        self._machine = PlainFeed(subscription.kind)
+        self._refreshing: asyncio.Task[None] | None = None
+        self.sources = Sources(
+            lines,
+            subscription,
+            1,
+            clock,
+            joined=self._joined,
+            left=lambda number, why: self._machine.left(number, clock()),
+            told=self._pushed,
+            replaced=replaced,
+        )
+
+    async def ready(self, ask: Ask) -> None:
+        """It must have been accepted somewhere: what only passes through cannot be promised."""
+        if await self.sources.settled(SUBSCRIBED_WITHIN):
+            return
+        if self.sources.refusals:
+            raise Refused(next(reversed(self.sources.refusals.values())))
+        raise NoEndpoint(f"no endpoint of {self._route().name} takes this subscription now; it needs one with `ws`")
+
+    def tick(self, now: float) -> None:
+        self.sources.tend(now)
+
+    def close(self) -> None:
+        self.sources.close()
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+        super().close()
+
+    # --- the machine ------------------------------------------------------------------------------
+
+    def _joined(self, number: int) -> None:
+        now = self.clock()
+        self._machine.joined(number, now)
+        must = self._machine.switched(now)
+        if must == "refresh":
+            self._refreshing = asyncio.ensure_future(self._refresh())
+        elif must == "notice":
+            self.tell(Missed("endpoint_changed"))
+
+    def _pushed(self, source: Source, method: str, result: bytes) -> None:
+        identity, place = self._route().dialect.place(self.subscription, result)
+        if self._machine.event(source.number, result, identity, place):
+            self._tell(method, result)
+
+    async def _refresh(self) -> None:
+        """What is the state now?  It may have changed while nobody listened."""
+        dialect = self._route().dialect
+        question = dialect.refresh(self.subscription)
+        result = await self._ask(question) if question is not None else None
+        if result is None:
+            self.tell(Missed("endpoint_changed"))
+            return
+        news = dialect.refreshed(self.subscription, result)
+        if news is not None:
+            identity, place = dialect.place(self.subscription, news)
+            if self._machine.event(0, news, identity, place):
+                self._tell(self.subscription.notification, news)
+
+    def _tell(self, method: str, result: bytes) -> None:
+        if self.finished:
+            return
+        self.tell(Event(self.subscription.notification or method, result))
+        if self.subscription.kind is FeedKind.ONCE:
+            self.finished = True
+            self.tell(Over())

@@ -1,0 +1,171 @@
+"""A line: one endpoint's WebSocket with the subscriptions that run on it.
+
+Always true: each upstream subscription belongs to one stream, which is told exactly once when it is
+lost; a notification that nobody subscribed to is ignored; a question on a line has a limit in time.
+Does not belong here: keeping the socket alive (sockets), what an event means (streams).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.clock import Clock
+from gateway.dialect.jsonrpc import encode_request
+from gateway.dialect.notifications import Notification, Reply, read_message
+from gateway.errors import AttemptError, AttemptTimeout, ConnectionLost
+from gateway.events import Subscription
+from gateway.model import Sent
+from gateway.upstream.sockets import UpstreamSocket
+
+_ID_BEGINS = frozenset(b"%c" % c for c in b'"0123456789')  # an id is a string or a number, never null or an object
+ANSWER_WITHIN = 5.0  # seconds an endpoint has to take a subscription
+
+
+class Refused(Exception):
+    """An endpoint refused a subscription; `error` is its raw error object."""
+
+    def __init__(self, error: bytes) -> None:
+        super().__init__("the subscription was refused")
+        self.error = error
+
+
+class Taker(Protocol):
+    """Who gets what comes of one upstream subscription."""
+
+    def accepted(self, upstream_id: bytes) -> None:
+        """The endpoint has taken the subscription; its events may be right behind this."""
+
+    def notified(self, method: str, result: bytes) -> None:
+        """An event."""
+
+    def ended(self, why: str) -> None:
+        """No more will come."""
+
+
+class _Asked:
+    __slots__ = ("answered", "method", "taker")
+
+    def __init__(self, taker: Taker, answered: asyncio.Future[None]) -> None:
+        self.taker = taker
+        self.answered = answered
+
+
+class Line:
+    """See the module.  `heard_at`: when it last said anything; `idle_since`: since when nobody needed it, if so."""
+
+    def __init__(
+        self,
+        endpoint_id: str,
+        open_socket: Callable[[Line], UpstreamSocket],
+        clock: Clock,
+    ) -> None:
+        self.endpoint_id = endpoint_id
+        self._clock = clock
+        self._ids = itertools.count(1)
+        self._asked: dict[int, _Asked] = {}
+        self._takers: dict[bytes, Taker] = {}
+        self._opened = asyncio.Event()
+        self.heard_at = clock()
+        self.idle_since = clock()
+        self.why_lost = ""
+        self.socket = open_socket(self)
+
+    @property
+    def connected(self) -> bool:
+        return self.socket.connected
+
+    @property
+    def used(self) -> bool:
+        """Somebody's events come over it."""
+        return bool(self._takers or self._asked)
+
+    async def ready(self, within: float) -> bool:
+        """Wait until it is connected; False when it is not, `within` seconds later."""
+        if self.socket.connected:
+            return True
+        try:
+            async with asyncio.timeout(within):
+                await self._opened.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def subscribe(self, subscription: Subscription, taker: Taker) -> None:
+        """Subscribe.  Raises Refused, or an AttemptError, when it was not accepted."""
+        number = next(self._ids)
+        asked = _Asked(taker, asyncio.get_running_loop().create_future())
+        self._asked[number] = asked
+        try:
+            method = b'"%b"' % subscription.method.encode()
+            await self.socket.send(encode_request(method, subscription.params, number))
+            async with asyncio.timeout(ANSWER_WITHIN):
+                await asked.answered
+        except TimeoutError:
+            raise AttemptTimeout("the subscription was not answered", sent=Sent.SENT) from None
+        finally:
+            self._asked.pop(number, None)
+
+    def unsubscribe(self, subscription: Subscription, upstream_id: bytes) -> None:
+        """End a subscription; nobody waits for the answer."""
+        self.idle_since = self._clock()
+        if self._takers.pop(upstream_id, None) is None or not self.socket.connected:
+            return
+        method = b'"%b"' % subscription.unsubscribe.encode()
+        text = encode_request(method, b"[%b]" % upstream_id, next(self._ids))
+        task = asyncio.ensure_future(self._say(text))
+        _farewells.add(task)
+        task.add_done_callback(_farewells.discard)
+
+    async def _say(self, text: bytes) -> None:
+        try:
+            await self.socket.send(text)
+        except AttemptError:
+            return  # it is gone, and the subscription with it
+
+    async def close(self) -> None:
+        await self.socket.close()
+        self._lose("closed")
+
+    # --- upstream.sockets.SocketEvents ------------------------------------------------------------
+
+    def opened(self, socket: UpstreamSocket) -> None:
+        self.heard_at = self.idle_since = self._clock()
+        self._opened.set()
+
+    def message(self, socket: UpstreamSocket, data: bytes) -> None:
+        self.heard_at = self._clock()
+        told = read_message(data)
+        if isinstance(told, Notification):
+            taker = self._takers.get(told.subscription)
+            if taker is not None:
+                taker.notified(told.method, told.result)
+        elif isinstance(told, Reply) and told.id is not None:
+            asked = self._asked.get(told.id)
+            if asked is None or asked.answered.done():
+                return
+            if told.result is not None and told.result[:1] in _ID_BEGINS:
+                upstream_id = bytes(told.result)
+                self._takers[upstream_id] = asked.taker
+                asked.taker.accepted(upstream_id)
+                asked.answered.set_result(None)
+            else:
+                asked.answered.set_exception(Refused(bytes(told.error or b"null")))
+
+    def closed(self, socket: UpstreamSocket, why: str) -> None:
+        self._opened.clear()
+        self._lose(why)
+
+    def _lose(self, why: str) -> None:
+        self.why_lost = why
+        takers, self._takers = self._takers, {}
+        for asked in list(self._asked.values()):
+            if not asked.answered.done():
+                asked.answered.set_exception(ConnectionLost("the socket was closed", sent=Sent.SENT))
+        for taker in takers.values():
+            taker.ended(why)
+
+
+_farewells: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected before it ran

@@ -1,0 +1,312 @@
+"""web3.py, viem and ethers subscribed over WebSocket to two anvils in step and to a ganache, which die and reorganise.
+
+Every client is told every block and every log of the chain once and in order, whatever happens to a node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.real.processes import CHAIN_ID, GANACHE, HERE, MNEMONIC, anvil, free_port, missing, rpc, running
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(bool(missing()), reason=missing() or "-"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("web3") is None, reason="web3 is not installed: make check installs it"
+    ),
+]
+
+SCRIPTS = {
+    "web3.py": [sys.executable, str(HERE / "subscriptions.py")],
+    "viem": ["node", str(HERE / "subscriptions.mjs"), "viem"],
+    "ethers": ["node", str(HERE / "subscriptions.mjs"), "ethers"],
+}
+GAS = hex(2_000_000)
+
+
+def emitter() -> str:
+    """Code that deploys a contract: a call with n bytes makes n logs, whose data counts on from call to call."""
+    loop = "36" "5b" "8015" "603f" "57"  # n = size of the call; while n != 0:
+    loop += "600054" "600101" "80600055" "600052"  # memory = storage = storage + 1
+    loop += "7f" + "5e" * 32 + "60206000a1"  # log memory under one topic
+    loop += "6001" "90" "03" "6001" "56" "5b00"  # n = n - 1
+    runtime = bytes.fromhex(loop)
+    assert runtime[0x3F] == 0x5B, "the jump leads to the end"
+    return "0x" + (bytes((0x60, len(runtime), *bytes.fromhex("80600b6000396000f3"))) + runtime).hex()
+
+
+class Chain:
+    """Nodes that are told the same steps, and so have the same blocks.
+
+    A block's hash follows from the steps and their times alone, so a node that is started later and told all
+    steps has the chain of the others, abandoned branches included.
+    """
+
+    def __init__(self, *nodes: str) -> None:
+        self.nodes = list(nodes)
+        self.genesis = int(time.time()) - 1000
+        self.steps: list[Callable[[str], None]] = []
+        self.made: dict[str, float] = {}  # when each block was made, by hash
+        self._timestamp = self.genesis
+
+    def step(self, step: Callable[[str], None]) -> None:
+        self.steps.append(step)
+        for node in self.nodes:
+            step(node)
+
+    def replay(self, node: str) -> None:
+        for step in self.steps:
+            step(node)
+
+    def deploy(self) -> str:
+        """Make two contracts that log; only the first is subscribed to."""
+        account = str(rpc(self.nodes[0], "eth_accounts")[0])  # type: ignore[index]
+        self.account = account
+        found = []
+        for _ in range(2):
+            self._mine([{"from": account, "data": emitter(), "gas": GAS}])
+            block: Any = rpc(self.nodes[0], "eth_getBlockByNumber", "latest", False)
+            receipt: Any = rpc(self.nodes[0], "eth_getTransactionReceipt", block["transactions"][0])
+            assert receipt["status"] == "0x1"
+            found.append(receipt["contractAddress"])
+        self.contract, self.other = found
+        return self.contract
+
+    def mine(self, logs: int, others: int = 0) -> None:
+        """One block with so many logs of the contract, and of another one that nobody asked for."""
+        calls = [(self.contract, logs), (self.other, others)]
+        self._mine(
+            [{"from": self.account, "to": to, "data": "0x" + "00" * n, "gas": GAS} for to, n in calls if n]
+        )
+
+    def _mine(self, transactions: list[dict[str, str]]) -> None:
+        self._timestamp += 1
+        at = self._timestamp
+
+        def step(node: str) -> None:
+            for transaction in transactions:
+                rpc(node, "eth_sendTransaction", transaction)
+            rpc(node, "evm_setNextBlockTimestamp", at)
+            rpc(node, "evm_mine")
+
+        self.step(step)
+        hashes = {self.block("latest", node)["hash"] for node in self.nodes}
+        assert len(hashes) == 1, "the nodes are in step"
+        self.made[hashes.pop()] = time.monotonic()
+
+    def rollback(self, depth: int) -> None:
+        self.step(lambda node: rpc(node, "anvil_rollback", depth) and None)
+
+    def block(self, number: str, node: str = "") -> dict[str, Any]:
+        found: Any = rpc(node or self.nodes[0], "eth_getBlockByNumber", number, False)
+        return dict(found)
+
+    def height(self) -> int:
+        return int(self.block("latest")["number"], 16)
+
+    def hashes(self, above: int) -> list[str]:
+        return [str(self.block(hex(n))["hash"]) for n in range(above + 1, self.height() + 1)]
+
+    def logs(self, above: int) -> list[tuple[str, int, int]]:
+        asked = {"address": self.contract, "fromBlock": hex(above + 1), "toBlock": "latest"}
+        found: Any = rpc(self.nodes[0], "eth_getLogs", asked)
+        return [(log["blockHash"], int(log["logIndex"], 16), int(log["data"], 16)) for log in found]
+
+
+class Client:
+    """A script that runs, and what it was told so far."""
+
+    def __init__(self, name: str, process: subprocess.Popen[str]) -> None:
+        self.name = name
+        self.process = process
+        self.said: list[dict[str, Any]] = []
+        self.at: list[float] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.at.append(time.monotonic())
+            self.said.append(json.loads(line))
+
+    def all(self, event: str) -> list[dict[str, Any]]:
+        return [said for said in list(self.said) if said["event"] == event]
+
+    def chain(self) -> tuple[list[str], set[str]]:
+        """The chain that its heads make, and the blocks that they dropped; each head continues a block of it."""
+        chain: list[str] = []
+        dropped: set[str] = set()
+        for head in self.all("head"):
+            assert head["hash"] not in chain, f"{self.name}: told twice: {head}"
+            assert head["hash"] not in dropped, f"{self.name}: told again: {head}"
+            while chain and chain[-1] != head["parent"]:
+                dropped.add(chain.pop())
+            assert chain or not dropped, f"{self.name}: continues nothing: {head}"
+            chain.append(head["hash"])
+        return chain, dropped
+
+    def logs(self) -> list[tuple[str, int, int]]:
+        """Its logs after removals, each of which takes back the newest."""
+        logs: list[tuple[str, int, int]] = []
+        ever = set()
+        for log in self.all("log"):
+            one = (log["block"], log["index"], log["count"])
+            if log["removed"]:
+                assert logs, f"{self.name}: {log} was never told"
+                assert logs.pop() == one, f"{self.name}: not the newest: {log}"
+            else:
+                assert one not in ever, f"{self.name}: told twice: {log}"
+                ever.add(one)
+                logs.append(one)
+        return logs
+
+    def delays(self, made: dict[str, float]) -> list[float]:
+        """How long after it was made each block was told."""
+        said = zip(list(self.said), list(self.at), strict=False)
+        return sorted(at - made[event["hash"]] for event, at in said if event["event"] == "head")
+
+    def finish(self) -> None:
+        """End its subscriptions; it must have lost nothing."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        assert self.process.wait(20) == 0, f"{self.name} failed"
+        self._thread.join(5)
+        assert self.said[-1]["event"] == "done", f"{self.name} did not finish"
+        _, dropped = self.chain()
+        heads, logs = self.all("head"), [log for log in self.all("log") if not log["removed"]]
+        assert {event["hash"] for event in self.all("unknown")} <= dropped, "every block that was told can be read"
+        if self.name == "ethers":
+            assert [event["number"] for event in self.all("number")] == [head["number"] for head in heads]
+        if self.name == "viem":
+            read = {event["hash"] for event in self.all("block")}
+            assert set(self.chain()[0]) <= read, "each block can be read by its number once it is told"
+        if self.name != "web3.py":
+            watched = [(event["block"], event["index"]) for event in self.all("watched") if not event["removed"]]
+            assert watched == [(log["block"], log["index"]) for log in logs]
+
+
+@contextlib.contextmanager
+def clients(url: str, contract: str) -> Iterator[list[Client]]:
+    """All three, subscribed."""
+    started = [
+        Client(name, subprocess.Popen([*script, url, contract], stdin=-1, stdout=-1, text=True))
+        for name, script in SCRIPTS.items()
+    ]
+    try:
+        within(30, lambda: [client.name for client in started if not client.all("ready")])
+        yield started
+    finally:
+        for client in started:
+            client.process.kill()
+            client.process.wait(10)
+
+
+@contextlib.contextmanager
+def seawall(directory: Path, routes: dict[str, dict[str, str]]) -> Iterator[str]:
+    """The gateway as a user starts it; yields its URL for WebSockets."""
+    port, operations = free_port(), free_port()
+    lines = [f"listen: 127.0.0.1:{port}", "operations:", f"  listen: 127.0.0.1:{operations}", "routes:"]
+    for route, endpoints in routes.items():
+        lines += [f"  {route}:", f"    chain_id: {CHAIN_ID}", "    dialect: evm", "    endpoints:"]
+        lines += [f"      - {{id: {name}, url: {url!r}, ws: true}}" for name, url in endpoints.items()]
+    config = directory / "seawall.yaml"
+    config.write_text("\n".join(lines) + "\n")
+    with running([sys.executable, "-m", "gateway", "serve", str(config)], f"http://127.0.0.1:{port}", "/livez"):
+        yield f"ws://127.0.0.1:{port}"
+
+
+def within(seconds: float, lacking: Callable[[], object]) -> None:
+    """Wait until nothing is lacking."""
+    until = time.monotonic() + seconds
+    while lacks := lacking():
+        assert time.monotonic() < until, f"after {seconds} s: {lacks}"
+        time.sleep(0.02)
+
+
+def told_all(watching: list[Client], chain: Chain, above: int, seconds: float = 20) -> None:
+    """Wait until every client was told the chain and its logs above a height."""
+    hashes, logs = chain.hashes(above), chain.logs(above)
+
+    def lacking() -> object:
+        lacks = []
+        for client in watching:
+            assert client.process.poll() is None, f"{client.name} ended: {client.said[-3:]}"
+            if client.chain()[0] != hashes:
+                lacks.append((client.name, "heads", len(client.chain()[0]), len(hashes), client.all("head")[-2:]))
+            if client.logs() != logs:
+                lacks.append((client.name, "logs", len(client.logs()), len(logs), client.all("log")[-2:]))
+        return lacks
+
+    within(seconds, lacking)
+    time.sleep(0.3)
+    assert not lacking(), "nothing more is told"
+
+
+def report(watching: list[Client], chain: Chain, words: str) -> None:
+    for client in watching:
+        client.finish()
+        delays = client.delays(chain.made)
+        logs = client.all("log")
+        removed = sum(log["removed"] for log in logs)
+        print(
+            f"{words}: {client.name}: {len(client.all('head'))} heads (told after {delays[len(delays) // 2]:.3f} s, "
+            f"at most {delays[-1]:.3f} s), {len(logs) - removed} logs and {removed} removed, none lost, none doubled, "
+            f"{client.said[-1]['calls']} calls on the same socket"
+        )
+
+
+def steady(chain: Chain, count: int, pause: float = 0.1) -> None:
+    """So many blocks: of every four, two with logs, one with a stranger's, one empty."""
+    for n in range(count):
+        chain.mine(*((2, 0), (0, 3), (1, 1), (0, 0))[n % 4])
+        time.sleep(pause)
+
+
+def test_two_nodes_die_in_turn_and_the_survivor_reorganises(tmp_path: Path) -> None:
+    ports = free_port(), free_port()
+    one, two = (f"http://127.0.0.1:{port}" for port in ports)
+    chain = Chain(one, two)
+    options = ("--no-mining", "--timestamp", str(chain.genesis))
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(anvil(ports[0], *options))
+        second = stack.enter_context(anvil(ports[1], *options))
+        contract = chain.deploy()
+        url = stack.enter_context(seawall(tmp_path, {"devnet": {"one": one, "two": two}}))
+        watching = stack.enter_context(clients(url + "/devnet", contract))
+        above = chain.height()
+        steady(chain, 8)
+        first.kill()
+        chain.nodes.remove(one)
+        steady(chain, 8)
+        told_all(watching, chain, above)
+        chain.rollback(5)
+        steady(chain, 7)
+        told_all(watching, chain, above)
+        stack.enter_context(anvil(ports[0], *options))
+        chain.replay(one)  # a node that comes back tells old blocks again, abandoned ones too
+        chain.nodes.append(one)
+        steady(chain, 8)
+        second.kill()
+        chain.nodes.remove(two)
+        steady(chain, 8)
+        told_all(watching, chain, above)
+        chain.rollback(3)
+        steady(chain, 1, pause=0)
+        chain.rollback(2)
+        steady(chain, 6, pause=0)
+        told_all(watching, chain, above)
+        report(watching, chain, "two anvils")
