@@ -58,6 +58,9 @@ class _Pool:
     by_block: dict[int, list[SentTransaction]] = field(default_factory=dict)
 
 
+REMEMBERED_BLOOMS = 4096
+
+
 def transaction_hash(raw: bytes) -> str:
     """The keccak-256 of a raw signed transaction, as every wallet computes it."""
     return "0x" + keccak256(raw).hex()
@@ -91,6 +94,7 @@ class SimulatedChain:
         self._pool = _Pool()
         self._siblings: dict[int, SimulatedChain] = {}
         self._branches: dict[int, Branch] = {}
+        self._blooms: dict[int, str] = {}
         self._halts: list[list[float]] = []  # [from, to), the last one open while the chain is halted
         self.received: dict[str, dict[str, int]] = {}
         """Transaction hash -> provider name -> how many times it was handed this transaction."""
@@ -158,7 +162,7 @@ class SimulatedChain:
             "parentHash": self.block_hash(number - 1) if number else _ZERO_WORD,
             "nonce": "0x0000000000000000",
             "sha3Uncles": _EMPTY_UNCLES,
-            "logsBloom": _ZERO_BLOOM,
+            "logsBloom": self.bloom(number),
             "transactionsRoot": self._word("transactions", number),
             "stateRoot": self._word("state", number),
             "receiptsRoot": self._word("receipts", number),
@@ -218,6 +222,21 @@ class SimulatedChain:
             for index in range(self._own_count(number))
             if not addresses or self.token(number, index) in addresses
         ]
+
+    def bloom(self, number: int) -> str:
+        """The filter of a block's logs: three of 2048 bits for each address and topic (Yellow Paper, 4.3.1)."""
+        known = self._blooms.get(number)
+        if known is None:
+            bits = 0
+            for log in self.logs(number, number):
+                for value in (log["address"], *log["topics"]):
+                    digest = keccak256(bytes.fromhex(value[2:]))
+                    for at in (0, 2, 4):
+                        bits |= 1 << (int.from_bytes(digest[at : at + 2]) & 0x7FF)
+            if len(self._blooms) >= REMEMBERED_BLOOMS:
+                del self._blooms[next(iter(self._blooms))]
+            known = self._blooms[number] = f"0x{bits:0512x}"
+        return known
 
     def token(self, number: int, index: int) -> str:
         """The contract that the transaction at this place calls: one of four."""

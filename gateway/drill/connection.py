@@ -19,6 +19,7 @@ from gateway.drill import wire
 from gateway.drill.encryption import EncryptedTransport
 from gateway.drill.faults import Rule
 from gateway.drill.plays import ACCEPT_PLAYS, PLAYS, End, Step
+from gateway.drill.socket import DrillSocket
 
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with zero seconds
 _FLUSH_POLL = 0.002  # seconds between looks at whether written bytes have left
@@ -38,6 +39,9 @@ class Host(Protocol):
     def answer(self, head: wire.Head, body: bytes, peer: Callable[[], str]) -> tuple[Iterator[Step], float] | bytes:
         """What to do about one request: a play and the seconds to wait before it, or bytes to write at once."""
 
+    def upgraded(self, connection: Connection) -> DrillSocket:
+        """The connection becomes a WebSocket."""
+
 
 class Connection(asyncio.Protocol):
     """See the module.  Faults on accept come before a TLS handshake."""
@@ -54,6 +58,7 @@ class Connection(asyncio.Protocol):
         self._full = False  # the caller reads slower than we write
         self._keep_alive = True
         self._ended = False  # whatever else arrives is ignored
+        self._socket: DrillSocket | None = None  # what the connection has become
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = raw = cast(asyncio.Transport, transport)
@@ -92,6 +97,9 @@ class Connection(asyncio.Protocol):
             except ssl.SSLError:
                 self._end(End.CLOSE)
                 return
+        if self._socket is not None:
+            self._socket.feed(data)
+            return
         self._pending += data
         if len(self._pending) > 2 * wire.MAX_BODY_BYTES:
             self.reset()
@@ -107,6 +115,15 @@ class Connection(asyncio.Protocol):
             with contextlib.suppress(OSError):  # the caller may be gone already
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
         self._transport.abort()
+
+    def write(self, data: bytes) -> None:
+        """Bytes of the WebSocket that it has become."""
+        self._transport.write(data)
+
+    def finish(self) -> None:
+        """Close once everything is out."""
+        self._ended = True
+        self._transport.close()
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -136,6 +153,15 @@ class Connection(asyncio.Protocol):
         rule = self._host.saw_head(raw, head)
         if rule is not None:
             self._start(PLAYS[rule.fault](b"", rule.amount), 0.0)
+            return False
+        if head.fields.get(b"upgrade", b"").lower() == b"websocket":
+            following = bytes(self._pending[self._body_at :])
+            self._pending.clear()
+            self._head = None
+            self._socket = self._host.upgraded(self)
+            self._socket.begin(raw + b"\r\n\r\n")
+            if following:
+                self._socket.feed(following)
             return False
         if head.expects_continue and len(self._pending) < self._body_at + head.length:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

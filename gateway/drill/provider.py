@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import ssl as ssl_module
 from collections import Counter, deque
@@ -23,9 +24,12 @@ from gateway.drill.connection import Connection
 from gateway.drill.faults import Fault, Rule, Script, Stage
 from gateway.drill.node import MAX_LOG_RANGE_BLOCKS, METHODS, HugeLogs, View, family_of, perform
 from gateway.drill.plays import PLAYS, REPLIES, REPLY_STATUS, End, Step
+from gateway.drill.socket import DrillSocket, SocketFault
+from gateway.model import Family
 
 MAX_RECORDED = 10_000
 BACKLOG = 1024
+PUSH_EVERY = 0.01  # seconds between two looks at whether there is a new block
 _HUGE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -90,6 +94,14 @@ class SimulatedProvider:
         self._shut: socket.socket | None = None  # keeps the port ours while nothing listens on it
         self._refusing = False
         self._doorkeeper: asyncio.Task[None] | None = None
+        self._sockets: dict[Connection, DrillSocket] = {}
+        self._pusher: asyncio.Task[None] | None = None
+        self._ids = itertools.count(1)
+
+    @property
+    def sockets(self) -> list[DrillSocket]:
+        """The WebSockets that are open."""
+        return [socket for socket in self._sockets.values() if socket.open]
 
     @property
     def connections_open(self) -> int:
@@ -142,8 +154,11 @@ class SimulatedProvider:
         if self._doorkeeper is None:
             return
         doorkeeper, self._doorkeeper = self._doorkeeper, None
-        doorkeeper.cancel()
-        await asyncio.wait([doorkeeper])
+        pusher, self._pusher = self._pusher, None
+        ended = [task for task in (doorkeeper, pusher) if task is not None]
+        for task in ended:
+            task.cancel()
+        await asyncio.wait(ended)
         self.script.unwatch(self._ring)
         async with self._door_lock:
             self._close_door()
@@ -238,6 +253,7 @@ class SimulatedProvider:
         return self.script.strike(Stage.ACCEPT, self._clock()) if self.script.armed else None
 
     def left(self, connection: Connection) -> None:
+        self._sockets.pop(connection, None)
         self._connections.discard(connection)
         if not self._connections:
             self._all_left.set()
@@ -248,6 +264,45 @@ class SimulatedProvider:
         if not self.script.armed or (self.control is not None and _is_control(head)):
             return None
         return self.script.strike(Stage.HEAD, self._clock())
+
+    # --- sockets ----------------------------------------------------------------------------------
+
+    def upgraded(self, connection: Connection) -> DrillSocket:
+        """A connection asked to become a WebSocket."""
+        made = self._sockets[connection] = DrillSocket(self, connection, lambda: f"0x{self.name}{next(self._ids):x}")
+        if self._pusher is None:
+            self._pusher = asyncio.get_running_loop().create_task(self._push(), name=f"pushes of {self.name}")
+        return made
+
+    def strike_sockets(self, fault: SocketFault, amount: float = 1.0) -> None:
+        """Let this go wrong with all sockets that are open."""
+        for each in self.sockets:
+            each.strike(fault, amount)
+
+    def heal_sockets(self) -> None:
+        """All is well again with all sockets."""
+        for each in self.sockets:
+            each.heal()
+
+    def seen(self, now: float) -> tuple[SimulatedChain, float]:
+        """The chain as this provider sees it, and as of when."""
+        rule = self.script.strike(Stage.VIEW, now, [("eth_subscribe", Family.HEAD)]) if self.script.armed else None
+        view = self._view(now, rule)
+        return view.chain, view.now
+
+    def answer_calls(self, calls: list[wire.WireCall], batch: bool) -> bytes:
+        """The answer to what came over a WebSocket."""
+        for call in calls:
+            self.calls[call.method if call.method in METHODS else "other"] += 1
+        reply = self._reply(calls, batch, self._view(self._clock(), None), None)
+        return reply if isinstance(reply, bytes) else wire.error_body(reply[0], -32003, "response too large")
+
+    async def _push(self) -> None:
+        while True:
+            await asyncio.sleep(PUSH_EVERY)
+            now = self._clock()
+            for each in self.sockets:
+                each.look(now)
 
     # --- requests ---------------------------------------------------------------------------------
 

@@ -373,10 +373,8 @@ def _refusal(problem: Exception) -> _Ended | None:
 
 
 def _loss(closed: ConnectionClosed) -> tuple[int, str]:
-    """The peer's close code (1006: it gave none, or came second), and the word for the loss."""
-    received, sent = closed.rcvd, closed.sent
-    if received is not None and (sent is None or closed.rcvd_then_sent):
-        return received.code, f"closed_{received.code}"
-    if sent is not None:
-        return 1006, OUR_CODES.get(sent.code, "connection_lost")
-    return 1006, "connection_lost"
+    """The peer's close code (1006: it gave none), and the word for the loss."""
+    if closed.rcvd is not None:
+        return closed.rcvd.code, f"closed_{closed.rcvd.code}"
+    ours = closed.sent.code if closed.sent is not None else 1006
+    return 1006, OUR_CODES.get(ours, "connection_lost")

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.real.processes import CHAIN_ID, GANACHE, HERE, MNEMONIC, anvil, free_port, missing, rpc, running
+from tests.real.processes import CHAIN_ID, HERE, anvil, free_port, missing, rpc, running
 
 pytestmark = [
     pytest.mark.real,
@@ -39,12 +39,11 @@ GAS = hex(2_000_000)
 
 def emitter() -> str:
     """Code that deploys a contract: a call with n bytes makes n logs, whose data counts on from call to call."""
-    loop = "36" "5b" "8015" "603f" "57"  # n = size of the call; while n != 0:
-    loop += "600054" "600101" "80600055" "600052"  # memory = storage = storage + 1
+    loop = "600054 600101 80600055 600052"  # memory = storage = storage + 1
     loop += "7f" + "5e" * 32 + "60206000a1"  # log memory under one topic
-    loop += "6001" "90" "03" "6001" "56" "5b00"  # n = n - 1
-    runtime = bytes.fromhex(loop)
-    assert runtime[0x3F] == 0x5B, "the jump leads to the end"
+    loop += "6001 90 03 6001 56"  # n = n - 1, and again
+    end = 1 + 6 + len(bytes.fromhex(loop))
+    runtime = bytes.fromhex("36 5b 8015 60" + f"{end:02x}" + "57" + loop + "5b00")  # n = size; while n != 0
     return "0x" + (bytes((0x60, len(runtime), *bytes.fromhex("80600b6000396000f3"))) + runtime).hex()
 
 
@@ -57,21 +56,24 @@ class Chain:
 
     def __init__(self, *nodes: str) -> None:
         self.nodes = list(nodes)
-        self.genesis = int(time.time()) - 1000
+        genesis = int(time.time()) - 1000
+        self.options = ("--no-mining", "--timestamp", str(genesis))
         self.steps: list[Callable[[str], None]] = []
         self.made: dict[str, float] = {}  # when each block was made, by hash
-        self._timestamp = self.genesis
+        self._timestamp = genesis
 
     def step(self, step: Callable[[str], None]) -> None:
         self.steps.append(step)
         for node in self.nodes:
             step(node)
 
-    def replay(self, node: str) -> None:
-        for step in self.steps:
+    def join(self, node: str, left_at: int = 0) -> None:
+        """A node joins, told all steps since it left, those of abandoned branches included."""
+        for step in self.steps[left_at:]:
             step(node)
+        self.nodes.append(node)
 
-    def deploy(self) -> str:
+    def deploy(self) -> None:
         """Make two contracts that log; only the first is subscribed to."""
         account = str(rpc(self.nodes[0], "eth_accounts")[0])  # type: ignore[index]
         self.account = account
@@ -83,14 +85,11 @@ class Chain:
             assert receipt["status"] == "0x1"
             found.append(receipt["contractAddress"])
         self.contract, self.other = found
-        return self.contract
 
     def mine(self, logs: int, others: int = 0) -> None:
         """One block with so many logs of the contract, and of another one that nobody asked for."""
         calls = [(self.contract, logs), (self.other, others)]
-        self._mine(
-            [{"from": self.account, "to": to, "data": "0x" + "00" * n, "gas": GAS} for to, n in calls if n]
-        )
+        self._mine([{"from": self.account, "to": to, "data": "0x" + "00" * n, "gas": GAS} for to, n in calls if n])
 
     def _mine(self, transactions: list[dict[str, str]]) -> None:
         self._timestamp += 1
@@ -102,10 +101,11 @@ class Chain:
             rpc(node, "evm_setNextBlockTimestamp", at)
             rpc(node, "evm_mine")
 
+        began = time.monotonic()
         self.step(step)
-        hashes = {self.block("latest", node)["hash"] for node in self.nodes}
+        hashes = {str(self.block("latest", node)["hash"]) for node in self.nodes}
         assert len(hashes) == 1, "the nodes are in step"
-        self.made[hashes.pop()] = time.monotonic()
+        self.made[hashes.pop()] = began
 
     def rollback(self, depth: int) -> None:
         self.step(lambda node: rpc(node, "anvil_rollback", depth) and None)
@@ -129,8 +129,9 @@ class Chain:
 class Client:
     """A script that runs, and what it was told so far."""
 
-    def __init__(self, name: str, process: subprocess.Popen[str]) -> None:
+    def __init__(self, name: str, process: subprocess.Popen[str], base: str) -> None:
         self.name = name
+        self.base = base  # the hash of the newest block when it subscribed
         self.process = process
         self.said: list[dict[str, Any]] = []
         self.at: list[float] = []
@@ -151,11 +152,14 @@ class Client:
         chain: list[str] = []
         dropped: set[str] = set()
         for head in self.all("head"):
+            if head["hash"] == self.base:  # the newest block when it subscribed may be its first word
+                assert not chain, f"{self.name}: {head}"
+                continue
             assert head["hash"] not in chain, f"{self.name}: told twice: {head}"
             assert head["hash"] not in dropped, f"{self.name}: told again: {head}"
             while chain and chain[-1] != head["parent"]:
                 dropped.add(chain.pop())
-            assert chain or not dropped, f"{self.name}: continues nothing: {head}"
+            assert head["parent"] == (chain[-1] if chain else self.base), f"{self.name}: continues nothing: {head}"
             chain.append(head["hash"])
         return chain, dropped
 
@@ -179,12 +183,19 @@ class Client:
         said = zip(list(self.said), list(self.at), strict=False)
         return sorted(at - made[event["hash"]] for event, at in said if event["event"] == "head")
 
-    def finish(self) -> None:
-        """End its subscriptions; it must have lost nothing."""
+    def end(self) -> None:
+        """Let it end its subscriptions and go."""
         assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.close()
-        assert self.process.wait(20) == 0, f"{self.name} failed"
+        self.process.wait(20)
         self._thread.join(5)
+        self.process.stdout.close()
+
+    def finish(self) -> None:
+        """End it; it must have lost nothing."""
+        self.end()
+        assert self.process.returncode == 0, f"{self.name} failed"
         assert self.said[-1]["event"] == "done", f"{self.name} did not finish"
         _, dropped = self.chain()
         heads, logs = self.all("head"), [log for log in self.all("log") if not log["removed"]]
@@ -200,10 +211,11 @@ class Client:
 
 
 @contextlib.contextmanager
-def clients(url: str, contract: str) -> Iterator[list[Client]]:
+def clients(url: str, chain: Chain) -> Iterator[list[Client]]:
     """All three, subscribed."""
+    base = str(chain.block("latest")["hash"])
     started = [
-        Client(name, subprocess.Popen([*script, url, contract], stdin=-1, stdout=-1, text=True))
+        Client(name, subprocess.Popen([*script, url, chain.contract], stdin=-1, stdout=-1, text=True), base)
         for name, script in SCRIPTS.items()
     ]
     try:
@@ -212,7 +224,7 @@ def clients(url: str, contract: str) -> Iterator[list[Client]]:
     finally:
         for client in started:
             client.process.kill()
-            client.process.wait(10)
+            client.end()
 
 
 @contextlib.contextmanager
@@ -227,6 +239,18 @@ def seawall(directory: Path, routes: dict[str, dict[str, str]]) -> Iterator[str]
     config.write_text("\n".join(lines) + "\n")
     with running([sys.executable, "-m", "gateway", "serve", str(config)], f"http://127.0.0.1:{port}", "/livez"):
         yield f"ws://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def anvils(directory: Path) -> Iterator[tuple[Chain, str, subprocess.Popen[bytes], subprocess.Popen[bytes]]]:
+    """Two anvils in step behind a gateway."""
+    ports = free_port(), free_port()
+    one, two = (f"http://127.0.0.1:{port}" for port in ports)
+    chain = Chain(one, two)
+    with anvil(ports[0], *chain.options) as first, anvil(ports[1], *chain.options) as second:
+        chain.deploy()
+        with seawall(directory, {"devnet": {"one": one, "two": two}}) as url:
+            yield chain, url + "/devnet", first, second
 
 
 def within(seconds: float, lacking: Callable[[], object]) -> None:
@@ -277,18 +301,12 @@ def steady(chain: Chain, count: int, pause: float = 0.1) -> None:
 
 
 def test_two_nodes_die_in_turn_and_the_survivor_reorganises(tmp_path: Path) -> None:
-    ports = free_port(), free_port()
-    one, two = (f"http://127.0.0.1:{port}" for port in ports)
-    chain = Chain(one, two)
-    options = ("--no-mining", "--timestamp", str(chain.genesis))
-    with contextlib.ExitStack() as stack:
-        first = stack.enter_context(anvil(ports[0], *options))
-        second = stack.enter_context(anvil(ports[1], *options))
-        contract = chain.deploy()
-        url = stack.enter_context(seawall(tmp_path, {"devnet": {"one": one, "two": two}}))
-        watching = stack.enter_context(clients(url + "/devnet", contract))
+    with anvils(tmp_path) as (chain, url, first, second), contextlib.ExitStack() as stack:
+        one, two = chain.nodes
+        watching = stack.enter_context(clients(url, chain))
         above = chain.height()
         steady(chain, 8)
+        chain.mine(3)
         first.kill()
         chain.nodes.remove(one)
         steady(chain, 8)
@@ -296,10 +314,10 @@ def test_two_nodes_die_in_turn_and_the_survivor_reorganises(tmp_path: Path) -> N
         chain.rollback(5)
         steady(chain, 7)
         told_all(watching, chain, above)
-        stack.enter_context(anvil(ports[0], *options))
-        chain.replay(one)  # a node that comes back tells old blocks again, abandoned ones too
-        chain.nodes.append(one)
+        stack.enter_context(anvil(int(one.rpartition(":")[2]), *chain.options))
+        chain.join(one)  # a node that comes back tells old blocks again, and those of the abandoned branch
         steady(chain, 8)
+        chain.mine(3)
         second.kill()
         chain.nodes.remove(two)
         steady(chain, 8)
@@ -309,4 +327,25 @@ def test_two_nodes_die_in_turn_and_the_survivor_reorganises(tmp_path: Path) -> N
         chain.rollback(2)
         steady(chain, 6, pause=0)
         told_all(watching, chain, above)
-        report(watching, chain, "two anvils")
+        report(watching, chain, "nodes that die")
+
+
+def test_a_node_freezes_without_a_word_and_goes_on_later(tmp_path: Path) -> None:
+    with anvils(tmp_path) as (chain, url, first, second), clients(url, chain) as watching:
+        above = chain.height()
+        steady(chain, 8)
+        for process, node in ((first, chain.nodes[0]), (second, chain.nodes[1])):
+            chain.mine(3)
+            process.send_signal(signal.SIGSTOP)
+            left_at = len(chain.steps)
+            chain.nodes.remove(node)
+            steady(chain, 8)
+            told_all(watching, chain, above)
+            chain.rollback(4)
+            steady(chain, 6)
+            told_all(watching, chain, above)
+            process.send_signal(signal.SIGCONT)
+            chain.join(node, left_at)
+            steady(chain, 4)
+        told_all(watching, chain, above)
+        report(watching, chain, "nodes that freeze")

@@ -694,6 +694,37 @@ def test_how_a_connection_ended_is_a_closed_word(sent: bytes, why: str) -> None:
     told(story)
 
 
+def test_a_close_between_the_pieces_of_a_message_is_answered_in_kind() -> None:
+    answers: list[bytes] = []
+
+    async def ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await upgraded(reader, writer)
+        writer.write(frame(1, b"half", fin=False) + frame(8, b"\x03\xe8"))
+        opcode, length, *mask = await reader.readexactly(6)
+        content = await reader.readexactly(length & 0x7F)
+        answers.append(bytes([opcode]) + bytes(byte ^ mask[n % 4] for n, byte in enumerate(content)))
+
+    async def story() -> None:
+        async with answering(ends) as port, opened(f"ws://127.0.0.1:{port}/") as (_, owner):
+            await owner.until(lambda: len(owner.lost) == 1)
+            assert answers == [b"\x88\x03\xe8"]
+
+    told(story)
+
+
+def test_a_message_in_very_many_pieces_is_one_message() -> None:
+    async def talks(connection: ServerConnection) -> None:
+        await connection.send(["ab"] * 10_000)
+        await stays(connection)
+
+    async def story() -> None:
+        async with Scripted(talks).running() as server, opened(server.url) as (_, owner):
+            await owner.until(lambda: bool(owner.messages))
+            assert owner.messages == [b"ab" * 10_000]
+
+    told(story)
+
+
 def test_a_message_larger_than_allowed_closes_the_connection_unread() -> None:
     async def talks(connection: ServerConnection) -> None:
         await connection.send("x" * 65_536)
@@ -751,7 +782,7 @@ def test_a_refused_connection_has_its_word() -> None:
 
 def test_a_dropped_connection_is_opened_again() -> None:
     async def story() -> None:
-        async with Scripted(stays).running() as server, opened(server.url) as (made, owner):
+        async with Scripted(stays, 4000, stays).running() as server, opened(server.url) as (made, owner):
             made.drop("nothing to drop yet")
             await owner.until(lambda: made.connected)
             made.drop("silent")
@@ -759,6 +790,8 @@ def test_a_dropped_connection_is_opened_again() -> None:
             await owner.until(lambda: len(owner.opened_at) == 2)
             assert owner.lost == ["silent"]
             assert made.failures == 1
+            await owner.until(lambda: len(owner.opened_at) == 3)
+            assert owner.lost == ["silent", "closed_4000"], "the next loss has its own word"
 
     told(story)
 
