@@ -211,9 +211,13 @@ class Gateway:
     # --- what the pages ask (edge.pages.House) ----------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        return status_report(
+        report = status_report(
             self.routes, monotonic(), version=__version__, started_at=self._started_at, config=self._config_state
         )
+        for row in report["routes"]:
+            row["feeds"] = self._feeds[row["name"]].snapshot()
+        report["sockets"] = self.sockets
+        return report
 
     def readiness(self) -> tuple[bool, list[str]]:
         return readiness(self.routes, monotonic(), self.draining)

@@ -17,6 +17,7 @@ from typing import Protocol
 from gateway.clock import Clock
 from gateway.events import Subscription
 from gateway.telemetry.tallies import RouteStats
+from gateway.upstream.feed_sources import Sources
 
 SLICE = 256  # listeners that are told in one go; then the rest of the gateway has its turn
 
@@ -70,7 +71,12 @@ Ask = Callable[[tuple[str, bytes]], Awaitable[bytes | None]]
 
 
 class Feed:
-    """See the module.  `id` is what callers are told, if they can be: equal for all, so that one text serves all."""
+    """See the module.  `sources` are the upstream subscriptions that feed it; each kind sets its own.
+
+    `id` is what callers are told, if they can be: equal for all, so that one text serves all.
+    """
+
+    sources: Sources
 
     def __init__(self, subscription: Subscription, feed_id: bytes, stats: RouteStats, clock: Clock) -> None:
         self.subscription = subscription

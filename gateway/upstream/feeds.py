@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from random import Random
+from typing import Any
 
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import BadReply, read_reply
@@ -33,6 +34,7 @@ TICK = 0.05  # seconds
 KEPT_FOR = 30.0  # seconds that a feed or a line without use is kept: bots come back
 ASK_WITHIN = 5.0  # seconds for one question of a feed
 LONGEST_ANSWER = 64_000_000  # bytes of an answer that a feed reads
+SHOWN_FEEDS = 50  # of a route, on the status page
 _NEVER_A_SOURCE = frozenset(
     {Reason.DRAINED, Reason.WRONG_CHAIN, Reason.FORKED, Reason.IMPLAUSIBLE_HEAD, Reason.DISTRUSTED, Reason.EXCLUDED}
 )
@@ -81,6 +83,17 @@ class Feeds:
     def head_sources(self) -> list[str]:
         """The endpoints whose events feed the heads, by id."""
         return [source.endpoint.id for source in self._heads.sources.active] if self._heads is not None else []
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """What the status page shows: each feed with its callers and the endpoints that feed it."""
+        return [
+            {
+                "feed": feed.subscription.label,
+                "callers": len(feed.listeners),
+                "sources": [source.endpoint.id for source in feed.sources.active],
+            }
+            for feed in list(self._feeds.values())[:SHOWN_FEEDS]
+        ]
 
     def adopt(self, route: Route, targets: Mapping[str, SocketTarget], settings: FeedSettings) -> None:
         """The route was built anew; `targets` are the sockets of its endpoints, by their ids."""

@@ -29,6 +29,7 @@ class Watcher:
         self.heads = ""
         self.logs = ""
         self.calls = 0
+        self.unread: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def subscribe(self) -> None:
         self.heads = await self.w3.eth.subscribe("newHeads")
@@ -37,23 +38,29 @@ class Watcher:
         say("ready")
 
     async def tell(self) -> None:
-        """Every event, in the order in which it comes.  A block that was told can be read."""
+        """Every event, in the order in which it comes."""
         async for message in self.w3.socket.process_subscriptions():
             result = message["result"]
             if message["subscription"] == self.heads:
                 say("head", number=result["number"], hash=hexed(result["hash"]), parent=hexed(result["parentHash"]))
-                try:
-                    block = await self.w3.eth.get_block(result["hash"])
-                    assert block["hash"] == result["hash"]
-                except BlockNotFound:
-                    say("unknown", hash=hexed(result["hash"]))
-                self.calls += 1
+                self.unread.put_nowait(result["hash"])
             else:
                 assert message["subscription"] == self.logs, message
                 say(
                     "log", number=result["blockNumber"], block=hexed(result["blockHash"]), index=result["logIndex"],
                     removed=result["removed"], count=int(result["data"].hex(), 16),
                 )  # fmt: skip
+
+    async def read(self) -> None:
+        """Read each block that was told."""
+        while True:
+            block_hash = await self.unread.get()
+            try:
+                block = await self.w3.eth.get_block(block_hash)
+                assert block["hash"] == block_hash
+            except BlockNotFound:
+                say("unknown", hash=hexed(block_hash))
+            self.calls += 1
 
     async def batch(self) -> None:
         async with self.w3.batch_requests() as batch:
@@ -88,15 +95,16 @@ async def main() -> None:
     async with AsyncWeb3(provider) as w3:
         watcher = Watcher(w3, address)
         await watcher.subscribe()
-        told, talked = asyncio.create_task(watcher.tell()), asyncio.create_task(watcher.talk())
+        work = [asyncio.create_task(task()) for task in (watcher.tell, watcher.read, watcher.talk)]
         enough = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
-        done, _ = await asyncio.wait({told, talked, enough}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({*work, enough}, return_when=asyncio.FIRST_COMPLETED)
         if enough not in done:
             done.pop().result()
             raise RuntimeError("the subscriptions ended")
-        talked.cancel()
+        work[1].cancel()
+        work[2].cancel()
         await watcher.end()
-        told.cancel()
+        work[0].cancel()
     say("done", calls=watcher.calls)
 
 

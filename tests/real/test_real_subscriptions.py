@@ -181,7 +181,8 @@ class Client:
     def delays(self, made: dict[str, float]) -> list[float]:
         """How long after it was made each block was told."""
         said = zip(list(self.said), list(self.at), strict=False)
-        return sorted(at - made[event["hash"]] for event, at in said if event["event"] == "head")
+        heads = [(event["hash"], at) for event, at in said if event["event"] == "head"]
+        return sorted(at - made[block] for block, at in heads if block != self.base)
 
     def end(self) -> None:
         """Let it end its subscriptions and go."""
@@ -204,7 +205,8 @@ class Client:
             assert [event["number"] for event in self.all("number")] == [head["number"] for head in heads]
         if self.name == "viem":
             read = {event["hash"] for event in self.all("block")}
-            assert set(self.chain()[0]) <= read, "each block can be read by its number once it is told"
+            unread = [block for block in self.chain()[0] if block not in read]
+            assert not unread, f"each block can be read by its number once it is told: {unread}, {self.said}"
         if self.name != "web3.py":
             watched = [(event["block"], event["index"]) for event in self.all("watched") if not event["removed"]]
             assert watched == [(log["block"], log["index"]) for log in logs]
