@@ -201,6 +201,8 @@ class Gateway:
         assert self._rpc is not None
         self.settings = settings
         self._rpc.table = table
+        if self._streams is not None:
+            self._streams.reloaded()
         self._config_state = {"loaded_at": round(wall_seconds(), 3), "problems": []}
         self._metrics.config_reloads.count("applied")
         self._metrics.keep_only({r.name: [e.id for e in r.pool.endpoints] for r in self.routes})

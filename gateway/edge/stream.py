@@ -21,7 +21,7 @@ from gateway.edge.access import Caller
 from gateway.edge.calls import Asked, Calls, RpcRoute
 from gateway.edge.observer import Observer
 from gateway.edge.rpc import Ask, Table
-from gateway.edge.socket import GOING_AWAY, INTERNAL, TRY_LATER, CallerSocket, frame_of
+from gateway.edge.socket import GOING_AWAY, INTERNAL, POLICY, TRY_LATER, CallerSocket, frame_of
 from gateway.errors import (
     AnswerTooLarge,
     AttemptError,
@@ -83,7 +83,13 @@ class Streams:
         caller.require(target.route.name, 0, self.clock())
         if len(self.sessions) >= self.limits.sockets:
             raise TooManyConnections("too many WebSockets are open")
-        return Session(self, scope["path"], caller, ask)
+        return Session(self, scope["path"], caller, ask.key(path_key), ask.traceparent)
+
+    def reloaded(self) -> None:
+        """The table was replaced: sockets whose key is gone, or may not use their route any more, are closed."""
+        self.network_versions.clear()
+        for session in tuple(self.sessions):
+            session.identify_again()
 
     async def close(self) -> None:
         """Give up what is still under way."""
@@ -156,13 +162,16 @@ class Subscriber:
 class Session:
     """One socket's calls and subscriptions (see `edge.socket.Handler`)."""
 
-    __slots__ = ("_asked", "_caller", "_ids", "_joining", "_path", "_streams", "socket", "subscribers")
+    __slots__ = ("_asked", "_caller", "_ids", "_joining", "_key", "_path", "_streams", "socket", "subscribers")
 
-    def __init__(self, streams: Streams, path: str, caller: Caller, ask: Ask) -> None:
+    def __init__(
+        self, streams: Streams, path: str, caller: Caller, key: bytes | None, traceparent: bytes | None
+    ) -> None:
         self._streams = streams
         self._path = path
         self._caller = caller
-        self._asked = Asked(None, ask.traceparent, self._gone)
+        self._key = key
+        self._asked = Asked(None, traceparent, self._gone)
         self.socket: CallerSocket | None = None
         self.subscribers: dict[bytes, Subscriber] = {}
         self._ids: set[bytes] = set()  # every id that this socket was ever told
@@ -170,6 +179,19 @@ class Session:
 
     def _gone(self) -> bool:
         return self.socket is None
+
+    def identify_again(self) -> None:
+        """Keys have changed, perhaps this one."""
+        table = self._streams.table()
+        target, _ = table.find(self._path)
+        if target is None or self.socket is None:
+            return  # its feeds tell it that the route is gone
+        try:
+            self._caller = table.callers.identify(self._key)
+            self._caller.require(target.route.name, 0, self._streams.clock())
+        except CallerError as error:
+            self._streams.observer.refused(error.reason)
+            self.socket.close(POLICY, error.reason)
 
     # --- edge.socket.Handler ----------------------------------------------------------------------
 

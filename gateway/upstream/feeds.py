@@ -298,4 +298,7 @@ class Feeds:
             del self._feeds[key]
         if feed is self._heads:
             self._heads = None
+            for other_key, other in list(self._feeds.items()):
+                if isinstance(other, LogsFeed):
+                    self._forget(other_key, other)  # it lives on the blocks of the one that is gone
         feed.close()

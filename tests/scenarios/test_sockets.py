@@ -285,6 +285,23 @@ def test_a_reload_keeps_sockets_and_their_subscriptions(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_a_key_that_is_taken_away_ends_its_sockets_at_the_reload(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        two = KEYS.replace("allow_anonymous", '  other: {key: "a-key-of-somebody-else-01234"}\nallow_anonymous')
+        async with house(tmp_path, extra=two) as h:
+            bot = await Subscriber.open(h.port, headers="X-API-Key: a-key-of-the-bot-0123456789\r\n")
+            other = await Subscriber.open(h.port, headers="X-API-Key: a-key-of-somebody-else-01234\r\n")
+            text = h.config.read_text()
+            h.config.write_text(text.replace('  bot: {key: "a-key-of-the-bot-0123456789"}\n', ""))
+            assert await h.gateway.reload()
+            await asyncio.wait_for(bot.lost.wait(), 5)
+            assert bot.closed_with == 1008
+            assert "result" in await other.call("eth_chainId")
+            other.close()
+
+    run(scenario())
+
+
 def test_a_removed_route_closes_its_sockets(tmp_path: Path) -> None:
     async def scenario() -> None:
         more = "  second:\n    chain_id: 31337\n    endpoints: [%s]"
