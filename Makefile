@@ -33,8 +33,9 @@ lint: $(VENV)/.dev ## ruff, with a reason on every exception
 types: $(VENV)/.dev ## mypy, strict
 	$(BIN)/mypy
 
-bench: $(VENV)/.bench ## Seawall beside nginx, HAProxy and Envoy in one run
+bench: $(VENV)/.bench ## Seawall beside nginx, HAProxy and Envoy in one run; then events to ten thousand sockets
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.fanout
 
 profile: $(VENV)/.dev ## where a request's time goes
 	$(BIN)/python -m benchmarks.profile
