@@ -101,12 +101,13 @@ class Streams:
 class Subscriber:
     """One caller's subscription, as its feed sees it."""
 
-    __slots__ = ("_held", "feed", "id", "session")
+    __slots__ = ("_held", "feed", "id", "is_over", "session")
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.feed: Feed | None = None
         self.id = b""  # the raw JSON that the caller was told
+        self.is_over = False
         self._held: list[Event | Missed] | None = []  # until the caller has been told the id
 
     def told(self, event: Event) -> None:
@@ -135,12 +136,13 @@ class Subscriber:
 
     def over(self) -> None:
         """The feed has told all that it ever will."""
+        self.is_over = True
         self.session.subscribers.pop(self.id, None)
 
     def closed(self) -> None:
-        """The feed is gone: the route was taken out of the configuration."""
+        """The feed is gone: the route is another one now, or was taken out of the configuration."""
         if self.session.socket is not None:
-            self.session.socket.close(GOING_AWAY, "the route is gone")
+            self.session.socket.close(GOING_AWAY, "the subscription has ended with its route; connect again")
 
     def release(self) -> None:
         """The caller has been told the id: what has come since follows."""
@@ -320,7 +322,8 @@ class Session:
                 feed.leave(subscriber)  # nobody is there, or nobody could tell its events apart
             else:
                 subscriber.id = self._new_id(feed, subscription)
-                self.subscribers[subscriber.id] = subscriber
+                if not subscriber.is_over:  # it may be, before anybody was told its id
+                    self.subscribers[subscriber.id] = subscriber
                 fresh.append(subscriber)
             answer.result = subscriber.id or _NO_ID
         except Refused as refused:

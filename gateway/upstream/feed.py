@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.clock import Clock
+from gateway.errors import UnknownRoute
 from gateway.events import Subscription
 from gateway.telemetry.tallies import RouteStats
 from gateway.upstream.feed_sources import Sources
 
 SLICE = 256  # listeners that are told in one go; then the rest of the gateway has its turn
+BURST = 256_000  # bytes told to each at once: a filled gap must not look as if listeners were slow
+PACE = 4_000_000  # bytes a second told beyond that, while less than MOST_WAITING waits
+MOST_WAITING = 32_000_000  # bytes
 
 
 class Event:
@@ -86,8 +90,13 @@ class Feed:
         self.listeners: dict[Listener, None] = {}
         self.idle_since = clock()
         self.finished = False  # it has told all that it ever will
+        self._all: tuple[Listener, ...] | None = ()  # the listeners; None: they have changed
         self._waiting: deque[tuple[Sequence[Listener], Told]] = deque()
+        self._waiting_bytes = 0
+        self._ahead = 0.0  # bytes told lately, falling by PACE
+        self._ahead_at = clock()
         self._teller: asyncio.Task[None] | None = None
+        self._errands: set[asyncio.Task[None]] = set()
 
     async def ready(self, ask: Ask) -> None:
         """Wait until events come, or are known to.  Raises Refused or a GatewayError when none ever will."""
@@ -97,11 +106,13 @@ class Feed:
 
     def join(self, listener: Listener) -> None:
         self.listeners[listener] = None
+        self._all = None
         self.stats.subscriptions += 1
 
     def leave(self, listener: Listener) -> None:
         if listener in self.listeners:
             del self.listeners[listener]
+            self._all = None
             self.stats.subscriptions -= 1
             self.idle_since = self.clock()
 
@@ -118,19 +129,35 @@ class Feed:
             self.stats.events += 1
             self.stats.events_late += item.late
             self.stats.events_sent += len(self.listeners)
-        listeners = tuple(self.listeners)
-        if self._teller is None and len(listeners) <= SLICE:
+        if self._all is None:
+            self._all = tuple(self.listeners)
+        listeners = self._all
+        if self._teller is None and len(listeners) <= SLICE and self._too_far_ahead() <= 0.0:
+            self._ahead += _size(item)
             for listener in listeners:
                 self._tell_one(listener, item)
             return
-        self._waiting.append((listeners, item))
+        self._waiting.append((listeners, item))  # all that wait share one list of listeners while it stays the same
+        self._waiting_bytes += _size(item)
         if self._teller is None:
             self._teller = asyncio.ensure_future(self._tell_waiting())
+
+    def _too_far_ahead(self) -> float:
+        """Seconds to wait before more is told."""
+        now = self.clock()
+        self._ahead = max(0.0, self._ahead - (now - self._ahead_at) * PACE)
+        self._ahead_at = now
+        return (self._ahead - BURST) / PACE
 
     async def _tell_waiting(self) -> None:
         try:
             while self._waiting:
+                pause = self._too_far_ahead()
+                if pause > 0.0 and self._waiting_bytes < MOST_WAITING:
+                    await asyncio.sleep(pause)
                 listeners, item = self._waiting.popleft()
+                self._waiting_bytes -= _size(item)
+                self._ahead += _size(item)
                 for start in range(0, len(listeners), SLICE):
                     for listener in listeners[start : start + SLICE]:
                         if listener in self.listeners:
@@ -140,18 +167,53 @@ class Feed:
             self._teller = None
 
     def _tell_one(self, listener: Listener, item: Told) -> None:
-        if isinstance(item, Event):
-            listener.told(item)
-        elif isinstance(item, Missed):
-            listener.missed(item)
-        else:
-            self.leave(listener)
-            listener.over()
+        """Tell one; a failure of its own costs nobody else an event."""
+        try:
+            if isinstance(item, Event):
+                listener.told(item)
+            elif isinstance(item, Missed):
+                listener.missed(item)
+            else:
+                self.leave(listener)
+                listener.over()
+        except Exception as bug:
+            self._report(bug)
+            self._let_go(listener)
+
+    def _let_go(self, listener: Listener) -> None:
+        self.leave(listener)
+        try:
+            listener.closed()
+        except Exception as bug:
+            self._report(bug)
+
+    def send(self, errand: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Have something done that takes time; it ends with the feed, and a failure of it is reported."""
+        task = asyncio.ensure_future(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._back)
+        return task
+
+    def _back(self, task: asyncio.Task[None]) -> None:
+        self._errands.discard(task)
+        problem = None if task.cancelled() else task.exception()
+        if isinstance(problem, Exception) and not isinstance(problem, UnknownRoute):
+            self._report(problem)
+
+    def _report(self, bug: Exception) -> None:
+        context = {"message": f"the feed of {self.subscription.label}", "exception": bug}
+        asyncio.get_running_loop().call_exception_handler(context)
 
     def close(self) -> None:
         """Tell everybody that it is gone."""
+        self._waiting.clear()
         if self._teller is not None:
             self._teller.cancel()
+        for task in self._errands:
+            task.cancel()
         for listener in tuple(self.listeners):
-            self.leave(listener)
-            listener.closed()
+            self._let_go(listener)
+
+
+def _size(item: Told) -> int:
+    return len(item.result) if isinstance(item, Event) else 0

@@ -55,6 +55,8 @@ class HeadsFeed(Feed):
         self._settings = settings
         self._machine = HeadFeed(settings, route().pool.blocks.book.block_time, clock())
         self._fetching: asyncio.Task[None] | None = None
+        self._beginning: asyncio.Task[None] | None = None
+        self._noting = False  # what is told of in passing now is a push, not a poll
         self.sources = Sources(
             lines,
             subscription,
@@ -76,10 +78,25 @@ class HeadsFeed(Feed):
         return self._machine.tip
 
     async def ready(self, ask: Ask) -> None:
-        """A source, or else polled heads, are enough: without either there will be some."""
+        """Begin with the newest block, or else with a source; without either there will be some.
+
+        From a block that is known on nothing can be missed: what comes between it and the first word of
+        a source or a poll is fetched.
+        """
         self.sources.tend(self.clock())
         if self._machine.tip is None:
-            await self.sources.settled(FIRST_WITHIN)
+            if self._beginning is None or self._beginning.done():
+                self._beginning = self.send(self._begin(ask))
+            await asyncio.wait([self._beginning], timeout=FIRST_WITHIN)
+            if self._machine.tip is None:
+                await self.sources.settled(FIRST_WITHIN)
+
+    async def _begin(self, ask: Ask) -> None:
+        dialect = self._route().dialect
+        result = await ask(dialect.poll_call)
+        header = dialect.read_header(result) if result is not None else None
+        if header is not None and self._machine.tip is None:
+            self._do(self._machine.fetched([header], self.clock()))
 
     def tick(self, now: float) -> None:
         self._machine.block_time = self._route().pool.blocks.book.block_time
@@ -87,14 +104,21 @@ class HeadsFeed(Feed):
         self._do(self._machine.tick(now))
 
     def polled(self, report: HeadReport) -> None:
-        """The newest block as a poll saw it."""
+        """The newest block as a poll saw it.  A push, which is noted as one, too, vouches for nothing here."""
+        if self._noting:
+            return
         self._do(self._machine.hint(report.number, report.hash, self.clock()))
 
     def close(self) -> None:
         self.sources.close()
-        if self._fetching is not None:
-            self._fetching.cancel()
         super().close()
+
+    def follow(self, follower: Follower) -> None:
+        self.followers[follower] = None
+
+    def unfollow(self, follower: Follower) -> None:
+        if self.followers.pop(follower, self) is None:
+            self.idle_since = self.clock()
 
     # --- the machine ------------------------------------------------------------------------------
 
@@ -109,7 +133,11 @@ class HeadsFeed(Feed):
         if position is None:
             return
         report = HeadReport(header.number, header.hash, header.parent, header.timestamp)
-        route.pool.note_head(position, report, now)
+        self._noting = True
+        try:
+            route.pool.note_head(position, report, now)
+        finally:
+            self._noting = False
         if route.pool.blocks.refusal(position, False) is not None:
             self.sources.drop(source.number, "implausible")  # a head that cannot be, or another branch at depth
         else:
@@ -140,7 +168,9 @@ class HeadsFeed(Feed):
 
     def _fetch(self, questions: list[tuple[str, bytes]]) -> None:
         self.stats.gaps_found += 1
-        self._fetching = asyncio.ensure_future(self._carry_out(questions))
+        if self._fetching is not None:
+            self._fetching.cancel()  # nobody waits for its answer any more
+        self._fetching = self.send(self._carry_out(questions))
 
     async def _carry_out(self, questions: list[tuple[str, bytes]]) -> None:
         """Ask for headers, all at the same time; whoever is missing is the machine's business."""

@@ -61,19 +61,17 @@ class LogsFeed(Feed):
 
     async def ready(self, ask: Ask) -> None:
         """Blocks are enough: what is not pushed is fetched."""
-        await self._heads.ready(ask)
-        self._heads.followers[self] = None
+        self._heads.follow(self)  # at once: a feed of heads that nobody needs may end
         self.sources.tend(self.clock())
+        await self._heads.ready(ask)
 
     def tick(self, now: float) -> None:
         self.sources.tend(now)
         self._do(self._machine.tick(now))
 
     def close(self) -> None:
-        self._heads.followers.pop(self, None)
+        self._heads.unfollow(self)
         self.sources.close()
-        if self._fetching is not None:
-            self._fetching.cancel()
         super().close()
 
     # --- upstream.feed_heads.Follower -------------------------------------------------------------
@@ -106,7 +104,9 @@ class LogsFeed(Feed):
                     told = self._route().dialect.removed(log) if log.removed else log
                     self.tell(Event(self.subscription.notification, told.raw, late))
                 case FetchLogs(blocks):
-                    self._fetching = asyncio.ensure_future(self._fetch(blocks))
+                    if self._fetching is not None:
+                        self._fetching.cancel()  # nobody waits for its answer any more
+                    self._fetching = self.send(self._fetch(blocks))
                 case LogGap(low, high, why):
                     self.tell(Missed(why, low, high))
                 case PushesMissed(number):

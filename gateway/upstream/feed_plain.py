@@ -64,8 +64,6 @@ class PassedFeed(Feed):
 
     def close(self) -> None:
         self.sources.close()
-        if self._refreshing is not None:
-            self._refreshing.cancel()
         super().close()
 
     # --- the machine ------------------------------------------------------------------------------
@@ -75,7 +73,9 @@ class PassedFeed(Feed):
         self._machine.joined(number, now)
         must = self._machine.switched(now)
         if must == "refresh":
-            self._refreshing = asyncio.ensure_future(self._refresh())
+            if self._refreshing is not None:
+                self._refreshing.cancel()  # what it finds may be older than the new source
+            self._refreshing = self.send(self._refresh())
         elif must == "notice":
             self.tell(Missed("endpoint_changed"))
 
@@ -105,3 +105,4 @@ class PassedFeed(Feed):
         if self.subscription.kind is FeedKind.ONCE:
             self.finished = True
             self.tell(Over())
+            self.sources.close()

@@ -87,7 +87,7 @@ class Sources:
     ) -> None:
         self._lines = lines
         self._subscription = subscription
-        self._wanted = wanted
+        self.wanted = wanted
         self._clock = clock
         self._joined = joined
         self._left = left
@@ -139,7 +139,9 @@ class Sources:
                 self.drop(source.number, "not_to_be_used")
             elif now - source.since > GOOD_AFTER:
                 self._alone.pop(source.endpoint.id, None)
-        missing = self._wanted - len(self._active) - len(self._trying)
+        for source in list(self._active.values())[self.wanted :]:
+            self.drop(source.number, "not_wanted")
+        missing = self.wanted - len(self._active) - len(self._trying)
         if missing > 0:
             for endpoint in self._choose(missing, now):
                 task = asyncio.ensure_future(self._try(endpoint))
@@ -240,6 +242,10 @@ class Sources:
 
     def _tried(self, endpoint_id: str, task: asyncio.Task[None]) -> None:
         self._trying.pop(endpoint_id, None)
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            self._leave_alone(endpoint_id, self._clock())  # else it would be tried again at once, for ever
+            context = {"message": f"a source of {self._subscription.label}", "exception": bug}
+            asyncio.get_running_loop().call_exception_handler(context)
         self._changed.set()
         if not self._closed:
             self.tend(self._clock())

@@ -98,17 +98,27 @@ class Feeds:
     def adopt(self, route: Route, targets: Mapping[str, SocketTarget], settings: FeedSettings) -> None:
         """The route was built anew; `targets` are the sockets of its endpoints, by their ids."""
         same = settings == self._settings
+        before = self._route
+        if before is not None:
+            before.pool.on_head = None
+            if (before.chain_id, type(before.dialect)) != (route.chain_id, type(route.dialect)):
+                for key, feed in list(self._feeds.items()):
+                    self._forget(key, feed)  # another chain: what follows would not follow from what was told
         for endpoint_id, line in list(self._lines.items()):
             if not same or targets.get(endpoint_id) != self._targets.get(endpoint_id):
                 del self._lines[endpoint_id]
                 self._close(line)
         self._route, self._targets, self._settings = route, targets, settings
+        if self._heads is not None:
+            self._heads.sources.wanted = settings.sources
         route.pool.on_head = self._polled
 
     async def join(self, subscription: Subscription, listener: Listener) -> Feed:
         """Subscribe; what is told from now on reaches the listener.  Raises Refused or a GatewayError."""
         feed = self._feeds.get(subscription.key)
         if feed is None or feed.finished:
+            if feed is not None:
+                feed.close()
             feed = self._feeds[subscription.key] = self._made(subscription)
         if self._ticking is None:
             self._ticking = asyncio.ensure_future(self._tick())
@@ -176,6 +186,7 @@ class Feeds:
         line = self._lines.get(endpoint.id)
         if line is None:
             line = self._lines[endpoint.id] = Line(endpoint.id, self._open, self._clock)
+        line.idle_since = self._clock()  # who asks for it is about to use it
         return line
 
     def endpoint(self, endpoint_id: str) -> Endpoint | None:
@@ -271,7 +282,10 @@ class Feeds:
             return
         blocks = self._route.pool.blocks
         if blocks.refusal(position, True) is None and report.number >= blocks.book.reference:
-            self._heads.polled(report)
+            try:
+                self._heads.polled(report)
+            except Exception as error:  # whoever polls must not suffer for it
+                self._report(error)
 
     async def _tick(self) -> None:
         while True:

@@ -22,6 +22,7 @@ from gateway.upstream.sockets import UpstreamSocket
 
 _ID_BEGINS = frozenset(b"%c" % c for c in b'"0123456789')  # an id is a string or a number, never null or an object
 ANSWER_WITHIN = 5.0  # seconds an endpoint has to take a subscription
+MOST_GIVEN_UP = 100  # subscriptions whose answer nobody waits for, and that are ended should one come
 
 
 class Refused(Exception):
@@ -67,6 +68,7 @@ class Line:
         self._ids = itertools.count(1)
         self._asked: dict[int, _Asked] = {}
         self._takers: dict[bytes, Taker] = {}
+        self._given_up: dict[int, Subscription] = {}
         self._opened = asyncio.Event()
         self.heard_at = clock()
         self.idle_since = clock()
@@ -98,20 +100,31 @@ class Line:
         number = next(self._ids)
         asked = _Asked(taker, asyncio.get_running_loop().create_future())
         self._asked[number] = asked
+        sent = False
         try:
             method = b'"%b"' % subscription.method.encode()
             await self.socket.send(encode_request(method, subscription.params, number))
+            sent = True
             async with asyncio.timeout(ANSWER_WITHIN):
-                await asked.answered
+                await asyncio.shield(asked.answered)
         except TimeoutError:
             raise AttemptTimeout("the subscription was not answered", sent=Sent.SENT) from None
         finally:
             self._asked.pop(number, None)
+            if sent and not asked.answered.done():
+                self._given_up[number] = subscription
+                if len(self._given_up) > MOST_GIVEN_UP:
+                    del self._given_up[next(iter(self._given_up))]
+            asked.answered.cancel()
 
     def unsubscribe(self, subscription: Subscription, upstream_id: bytes) -> None:
         """End a subscription; nobody waits for the answer."""
         self.idle_since = self._clock()
-        if self._takers.pop(upstream_id, None) is None or not self.socket.connected:
+        if self._takers.pop(upstream_id, None) is not None:
+            self._say_farewell(subscription, upstream_id)
+
+    def _say_farewell(self, subscription: Subscription, upstream_id: bytes) -> None:
+        if not self.socket.connected:
             return
         method = b'"%b"' % subscription.unsubscribe.encode()
         text = encode_request(method, b"[%b]" % upstream_id, next(self._ids))
@@ -132,7 +145,7 @@ class Line:
     # --- upstream.sockets.SocketEvents ------------------------------------------------------------
 
     def opened(self, socket: UpstreamSocket) -> None:
-        self.heard_at = self.idle_since = self._clock()
+        self.heard_at = self._clock()
         self._opened.set()
 
     def message(self, socket: UpstreamSocket, data: bytes) -> None:
@@ -143,16 +156,26 @@ class Line:
             if taker is not None:
                 taker.notified(told.method, told.result)
         elif isinstance(told, Reply) and told.id is not None:
-            asked = self._asked.get(told.id)
-            if asked is None or asked.answered.done():
-                return
-            if told.result is not None and told.result[:1] in _ID_BEGINS:
-                upstream_id = bytes(told.result)
-                self._takers[upstream_id] = asked.taker
-                asked.taker.accepted(upstream_id)
-                asked.answered.set_result(None)
-            else:
-                asked.answered.set_exception(Refused(bytes(told.error or b"null")))
+            self._answered(told.id, told)
+
+    def _answered(self, number: int, told: Reply) -> None:
+        accepted = told.result is not None and told.result[:1] in _ID_BEGINS
+        upstream_id = bytes(told.result or b"")
+        given_up = self._given_up.pop(number, None)
+        if given_up is not None and accepted and upstream_id not in self._takers:
+            self._say_farewell(given_up, upstream_id)  # else it would push for nobody as long as the socket lives
+        asked = self._asked.get(number)
+        if asked is None or asked.answered.done():
+            return
+        if accepted:
+            before = self._takers.get(upstream_id)
+            self._takers[upstream_id] = asked.taker
+            if before is not None:
+                before.ended("id_given_twice")  # its events could not be told from those of the new one
+            asked.taker.accepted(upstream_id)
+            asked.answered.set_result(None)
+        else:
+            asked.answered.set_exception(Refused(bytes(told.error or b"null")))
 
     def closed(self, socket: UpstreamSocket, why: str) -> None:
         self._opened.clear()
@@ -160,7 +183,10 @@ class Line:
 
     def _lose(self, why: str) -> None:
         self.why_lost = why
+        if self.used:
+            self.idle_since = self._clock()
         takers, self._takers = self._takers, {}
+        self._given_up.clear()
         for asked in list(self._asked.values()):
             if not asked.answered.done():
                 asked.answered.set_exception(ConnectionLost("the socket was closed", sent=Sent.SENT))

@@ -163,7 +163,8 @@ class Rig:
             node.go(self.tree, self.tree.best)
         if pushed:
             self.join(0)
-        for _ in range(blocks):
+        ahead = max(header.number for header in self.tree.headers.values()) - self.tree.best.number  # who went astray
+        for _ in range(max(blocks, ahead + 2)):
             self.tree.grow()
             self.nodes[0].go(self.tree, self.tree.best)
             if pushed:
@@ -402,6 +403,18 @@ def test_without_any_source_every_block_is_told_from_polls_alone() -> None:
         rig.wait(0.1, answering=True)
     assert rig.listener.held == rig.tree.line(rig.tree.best, rig.listener.held[0].number)
     assert len(rig.listener.held) == 20
+
+
+def test_polls_that_are_far_ahead_bring_everything_between() -> None:
+    rig = Rig()
+    rig.hint(rig.tree.best)
+    rig.answer(rig.tree.best)
+    rig.tree.grow(200)
+    rig.hint(rig.tree.best)
+    rig.wait(1.0, answering=True)
+    assert rig.listener.held == rig.tree.line(rig.tree.best, rig.listener.held[0].number)
+    assert len(rig.listener.held) == 201
+    assert len(rig.fetches) <= 8
 
 
 def test_a_polled_head_waits_a_moment_for_a_live_source() -> None:
@@ -673,6 +686,19 @@ def test_polls_that_stay_with_a_branch_that_was_left_are_followed_back() -> None
     assert rig.fetches == []
 
 
+def test_a_polled_block_that_nobody_has_is_asked_for_once_in_two_block_times() -> None:
+    rig = started()
+    other = Header(rig.tree.best.number, "nobody has it", "nor this")
+    for _ in range(40):
+        rig.hint(other)
+        rig.wait(0.5)
+        if rig.out is not None:
+            rig.fail()
+    assert set(rig.fetches) == {FetchHash(other.hash)}
+    assert len(rig.fetches) <= 20.0 / (2 * BLOCK_TIME)
+    assert not rig.feed.waiting
+
+
 def test_polls_that_say_now_this_and_now_that_are_not_followed() -> None:
     rig = started()
     old = rig.tree.best
@@ -722,6 +748,38 @@ def test_a_chain_that_was_set_back_is_followed_when_nobody_is_at_the_old_tip_any
         rig.wait(1.0)
     assert rig.listener.gaps
     assert rig.listener.held[-1] == fresh.best
+
+
+def test_a_chain_that_was_set_back_is_followed_by_polls_alone_too() -> None:
+    rig = Rig(SMALL)
+    for _ in range(60):
+        rig.tree.grow()
+        rig.hint(rig.tree.best)
+        rig.wait(0.1, answering=True)
+    fresh = Tree(name="other ")
+    for _ in range(30):
+        fresh.grow()
+        rig.tree.headers |= fresh.headers
+        rig.tree.best = fresh.best
+        rig.hint(fresh.best)
+        rig.wait(BLOCK_TIME, answering=True)
+    assert rig.listener.held[-1] == fresh.best
+
+
+def test_a_tip_that_only_a_stray_source_was_at_is_left_when_nobody_has_been_there_for_long() -> None:
+    rig = started(SMALL)
+    good = rig.tree.best
+    astray = good
+    for _ in range(40):
+        astray = rig.tree.child(astray)
+        rig.push(2, astray)
+    rig.leave(2)
+    for _ in range(16):
+        good = rig.tree.child(good)
+        rig.push(1, good)
+        rig.wait(BLOCK_TIME)
+    assert good.number < astray.number
+    assert rig.listener.held[-1] == good
 
 
 def test_a_stale_source_sets_nothing_back_while_polls_are_at_the_tip() -> None:
@@ -842,8 +900,10 @@ def test_a_header_to_which_nobody_knows_the_way_is_thrown_away_and_so_is_its_sou
             rig.wait(0.1)
             if rig.out is not None:
                 rig.answer(rig.tree.best)
+    rig.fetches.clear()
     rig.push(2, Header(rig.tree.best.number + 500, "made up again", "nobody's child"))
-    assert rig.out is None
+    rig.wait(3.0)
+    assert rig.fetches == []
     assert 2 in rig.listener.silent
     assert 1 not in rig.listener.silent
     assert rig.listener.gaps == []

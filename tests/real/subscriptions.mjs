@@ -35,7 +35,9 @@ async function withViem() {
   const socket = (await client.transport.getRpcClient()).socket;
   let kept = 0;
   socket.addEventListener("message", ({ data }) => {
-    if (JSON.parse(data).id === null) kept += 1;
+    const answer = JSON.parse(data);
+    if (answer.id === null) kept += 1;
+    if (answer.error) say("refused", { answer });
   });
   const heads = await client.transport.subscribe({
     params: ["newHeads"],

@@ -92,6 +92,7 @@ def hexed(value: bytes) -> str:
 async def main() -> None:
     url, address = sys.argv[1], sys.argv[2]
     provider = WebSocketProvider(url, websocket_kwargs={"ping_interval": 0.25, "ping_timeout": 10})
+    assert not provider.use_text_frames
     async with AsyncWeb3(provider) as w3:
         watcher = Watcher(w3, address)
         await watcher.subscribe()

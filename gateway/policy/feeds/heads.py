@@ -141,7 +141,7 @@ class HeadFeed:
         return (
             self._out is not None
             or bool(self._wanted[0])
-            or self._polls.above(self._height, self._polls.since)
+            or self._polls.number > self._height
             or self._goal() is not None
         )
 
@@ -172,7 +172,7 @@ class HeadFeed:
         voice = self._voices.get(source)
         if self._branch.holds(header.number, header.hash) or (voice is not None and voice.doubted):
             return []
-        set_back = now - self._seconded_at > max(self._settings.give_up_after, 10 * self.block_time)
+        set_back = self._is_set_back(now)
         if header.number < self._lowest and not set_back:
             return []
         held = self._shelf.put(header, False, source)
@@ -193,7 +193,7 @@ class HeadFeed:
             self._polls.agree()
         elif number > tip.number and not (held is not None and held.dropped):
             self._polls.said(number, tip.number, now)
-        elif hash and number >= self._lowest and self._polls.persist(number, hash, 2 * self.block_time, now):
+        elif hash and self._stay_with(number, hash, now):
             if held is None:
                 self._wanted = (hash, tip.hash)
             else:
@@ -220,12 +220,23 @@ class HeadFeed:
 
     def tick(self, now: float) -> list[Command]:
         """Time passed.  Called about every 50 ms."""
+        self._polls.expire(now)
         if self._out is not None and now - self._out_since > LONGEST_ANSWER:
             commands = self.fetched((), now)  # nobody will answer it any more
         else:
             commands = self._go_on(now)
         known = max(self._height, self._polls.highest(now - self._settings.give_up_after))
         return commands + [Silent(source) for source in self._voices.silent(known, self.block_time, now)]
+
+    def _is_set_back(self, now: float) -> bool:
+        """Has nobody been at our tip for so long that the chain must have begun again below it?"""
+        return now - self._seconded_at > max(self._settings.give_up_after, 10 * self.block_time)
+
+    def _stay_with(self, number: int, block: str, now: float) -> bool:
+        """Do polls say another block than ours for so long that it must be followed?"""
+        if number >= self._lowest and self._polls.persist(number, block, 2 * self.block_time, now):
+            return True
+        return self._is_set_back(now)
 
     # --- choosing ---------------------------------------------------------------------------------
 
@@ -265,10 +276,11 @@ class HeadFeed:
         return way
 
     def _take_fetched(self, header: Header, out: FetchNumbers | FetchHash | None) -> None:
-        if header.number < self._lowest or self._branch.holds(header.number, header.hash):
+        wanted = self._wanted[0] == header.hash
+        if self._branch.holds(header.number, header.hash) or (header.number < self._lowest and not wanted):
             return
         held = self._shelf.put(header, True)
-        if self._wanted[0] == header.hash:
+        if wanted:
             held.dropped, held.instead = False, self._wanted[1]
         if held.dropped and header.number == self._polls.number:
             self._polls.mistaken()  # they must stay with it to be followed
@@ -384,7 +396,7 @@ class HeadFeed:
         """Polls are ahead of all that is known: ask for it, unless a live source may bring it in a moment."""
         if self._wanted[0]:
             return self._ask(FetchHash(self._wanted[0]), "wanted", False, now)
-        if not self._polls.above(self._height, now):
+        if self._polls.number <= self._height:
             return []
         if self._voices and now - self._polls.above_since < self._settings.grace:
             return []

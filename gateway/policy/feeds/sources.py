@@ -86,7 +86,7 @@ class Voices:
 class Polls:
     """What polls say is the newest block: `number` since `since`, and above the tip told since `above_since`.
 
-    A number that nobody has repeated for `forget_after` seconds gives way to a lower one.
+    It does not fall; a number that nobody has repeated for `forget_after` seconds is forgotten.
     """
 
     __slots__ = ("_forget_after", "_other", "_said_at", "above_since", "number", "since")
@@ -101,7 +101,7 @@ class Polls:
 
     def said(self, number: int, tip: int, now: float) -> None:
         """Polls say this number."""
-        if number < self.number and now - self._said_at <= self._forget_after:
+        if number < self.number:
             return
         if self.number <= tip < number or self.number < 0:
             self.above_since = now
@@ -113,9 +113,10 @@ class Polls:
         """The number, if it was said since then; else -1."""
         return self.number if self._said_at >= since else -1
 
-    def above(self, tip: int, now: float) -> bool:
-        """Are polls above the tip?"""
-        return self.number > tip and now - self._said_at <= self._forget_after
+    def expire(self, now: float) -> None:
+        """Forget what nobody has repeated for long."""
+        if now - self._said_at > self._forget_after:
+            self.number = -1
 
     def settled(self) -> None:
         """The tip moved: what is above it now has been so only since it was first said."""
@@ -130,8 +131,9 @@ class Polls:
         self._other = (-1, "", 0.0)
 
     def persist(self, number: int, block: str, patience: float, now: float) -> bool:
-        """Polls say a block that was not told, where another was.  True when they have for `patience` seconds."""
-        if self._other[:2] != (number, block):
-            self._other = (number, block, now)
+        """Polls say a block that was not told, where another was.  True each time they have for `patience` seconds."""
+        same = self._other[:2] == (number, block)
+        if same and now - self._other[2] < patience:
             return False
-        return now - self._other[2] >= patience
+        self._other = (number, block, now)
+        return same
