@@ -167,6 +167,7 @@ class RouteBuilder:
             chain_id=route.chain_id if route.chain_id is not None else (chain.id if chain is not None else None),
             aliases=tuple(route.aliases),
             title=chain.title if chain is not None else name,
+            blooms=chain.blooms if chain is not None else True,
             consensus=dict(route.consensus),
             last_call_at=monotonic(),
             waiting=Waiting(pool, monotonic, self._chance, stats),

@@ -70,7 +70,8 @@ def _evm_row(chain: Row, known: Row) -> Row:
 def _row(chain: Row, dialect: str) -> Row:
     names = ("id", "name", "title", "symbol", "block_time", "finality", "dialect", "testnet", "aliases")
     row = {"dialect": dialect, **chain}
-    return {name: row[name] for name in (*names, "head_method", "head_params", "head_path")}
+    made = {name: row[name] for name in (*names, "head_method", "head_params", "head_path")}
+    return made if row.get("blooms", True) else {**made, "blooms": False}
 
 
 def main() -> None:

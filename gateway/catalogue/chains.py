@@ -23,7 +23,8 @@ class Chain:
     `finality` is a hint for people and later for caches: so many blocks or slots, ``instant``, ``l1``
     (when its batch is final on the chain below), ``pow`` (never for certain), or the protocol's own
     word.  `head_method`, `head_params` (JSON) and `head_path` (dotted, in the result; empty: the result
-    itself) serve the generic dialect.
+    itself) serve the generic dialect.  `blooms`: a block's bloom filter names all of its logs; on some
+    chains it leaves out those of system transactions, or is empty.
     """
 
     id: int | None
@@ -38,6 +39,7 @@ class Chain:
     head_method: str | None = None
     head_params: str = "[]"
     head_path: str = ""
+    blooms: bool = True
 
 
 @functools.cache

@@ -96,7 +96,8 @@ class HeadsFeed(Feed):
         result = await ask(dialect.poll_call)
         header = dialect.read_header(result) if result is not None else None
         if header is not None and self._machine.tip is None:
-            self._do(self._machine.fetched([header], self.clock()))
+            commands = self._machine.fetched([header], self.clock())
+            self._do(command for command in commands if not isinstance(command, Told))  # it was there before
 
     def tick(self, now: float) -> None:
         self._machine.block_time = self._route().pool.blocks.book.block_time

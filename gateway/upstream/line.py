@@ -115,7 +115,8 @@ class Line:
                 self._given_up[number] = subscription
                 if len(self._given_up) > MOST_GIVEN_UP:
                     del self._given_up[next(iter(self._given_up))]
-            asked.answered.cancel()
+            if not asked.answered.cancel() and not asked.answered.cancelled():
+                asked.answered.exception()  # seen: the socket may have been lost while the question was sent
 
     def unsubscribe(self, subscription: Subscription, upstream_id: bytes) -> None:
         """End a subscription; nobody waits for the answer."""

@@ -26,7 +26,8 @@ class Route:
 
     `chain_id` is what the endpoints must say of themselves; None: nothing is known or asked.
     `consensus` names the methods that several endpoints must agree on.  `request_faults` are the newest
-    calls that all endpoints refused alike.  `place` has an endpoint's failure domains looked at anew.
+    calls that all endpoints refused alike.  `blooms`: blocks' bloom filters can be relied on.  `place` has
+    an endpoint's failure domains looked at anew.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Route:
     chain_id: int | None = None
     aliases: tuple[str, ...] = ()
     title: str = ""
+    blooms: bool = True
     consensus: Mapping[str, ConsensusSettings] = field(default_factory=dict)
     waiting: Waiting | None = None
     last_call_at: float = 0.0
