@@ -39,6 +39,7 @@ from gateway.upstream.feeds import Feeds
 from gateway.upstream.line import Refused
 
 HELD_AT_MOST = 10_000  # events that wait for the answer which tells their subscription's id
+IDS_REMEMBERED = 1024  # shared ids that a socket had; with more, it is given none of these any more
 KEEP_ALIVE = "net_version"  # what a common client asks every half minute to keep its socket open
 _NO_ID = b"null"
 
@@ -176,7 +177,7 @@ class Session:
         self._asked = Asked(None, traceparent, self._gone)
         self.socket: CallerSocket | None = None
         self.subscribers: dict[bytes, Subscriber] = {}
-        self._ids: set[bytes] = set()  # every id that this socket was ever told
+        self._ids: set[bytes] = set()  # the feeds' own ids that this socket was ever told
         self._joining = 0
 
     def _gone(self) -> bool:
@@ -349,8 +350,8 @@ class Session:
     def _new_id(self, feed: Feed, subscription: Subscription) -> bytes:
         """The feed's own id, which lets one frame serve all callers; another if this socket has had that."""
         chosen = feed.id
-        while chosen in self._ids:
-            chosen = new_id(self._streams.chance, subscription.numeric)
+        if chosen in self._ids or len(self._ids) >= IDS_REMEMBERED:
+            return new_id(self._streams.chance, subscription.numeric)  # so long a random number that it is new
         self._ids.add(chosen)
         return chosen
 

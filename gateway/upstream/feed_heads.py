@@ -19,6 +19,7 @@ from gateway.upstream.feed import Ask, Event, Feed, Missed
 from gateway.upstream.feed_sources import Lines, Source, Sources
 from gateway.upstream.route import Route
 
+QUIET_AT_LEAST = 2.0  # seconds without a word from anybody after which the route is asked
 FIRST_WITHIN = 3.0  # seconds in which a source or a polled head should show that there are blocks
 
 
@@ -57,6 +58,7 @@ class HeadsFeed(Feed):
         self._fetching: asyncio.Task[None] | None = None
         self._beginning: asyncio.Task[None] | None = None
         self._noting = False  # what is told of in passing now is a push, not a poll
+        self._heard_at = clock()
         self.sources = Sources(
             lines,
             subscription,
@@ -103,9 +105,21 @@ class HeadsFeed(Feed):
         self._machine.block_time = self._route().pool.blocks.book.block_time
         self.sources.tend(now)
         self._do(self._machine.tick(now))
+        if now - self._heard_at > max(QUIET_AT_LEAST, 2 * self._machine.block_time):
+            self._heard_at = now
+            self.send(self._look())
+
+    async def _look(self) -> None:
+        """Nobody says anything, no poll either: ask like a caller, which fails over and may wake a standby."""
+        dialect = self._route().dialect
+        result = await self._ask(dialect.poll_call)
+        header = dialect.read_header(result) if result is not None else None
+        if header is not None:
+            self._do(self._machine.hint(header.number, header.hash, self.clock()))
 
     def polled(self, report: HeadReport) -> None:
         """The newest block as a poll saw it.  A push, which is noted as one, too, vouches for nothing here."""
+        self._heard_at = self.clock()
         if self._noting:
             return
         self._do(self._machine.hint(report.number, report.hash, self.clock()))

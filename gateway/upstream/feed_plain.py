@@ -13,13 +13,15 @@ from gateway.clock import Clock
 from gateway.errors import NoEndpoint
 from gateway.events import FeedKind, Subscription
 from gateway.model import AttemptRecord
-from gateway.policy.feeds.plain import PlainFeed
+from gateway.policy.feeds.plain import REFRESH, PlainFeed
 from gateway.upstream.feed import Ask, Event, Feed, Missed, Over
 from gateway.upstream.feed_sources import Lines, Source, Sources
 from gateway.upstream.line import Refused
 from gateway.upstream.route import Route
 
 SUBSCRIBED_WITHIN = 8.0  # seconds, endpoint after endpoint
+LOOKS = 3  # times that a state is asked for anew: who answers first may be behind what was told
+LOOK_AGAIN_AFTER = 0.5  # seconds
 
 
 class PassedFeed(Feed):
@@ -40,6 +42,7 @@ class PassedFeed(Feed):
         self._ask = ask
         self._machine = PlainFeed(subscription.kind)
         self._refreshing: asyncio.Task[None] | None = None
+        self._told = 0
         self.sources = Sources(
             lines,
             subscription,
@@ -85,22 +88,39 @@ class PassedFeed(Feed):
             self._tell(method, result)
 
     async def _refresh(self) -> None:
-        """What is the state now?  It may have changed while nobody listened."""
+        """What is the state now?  It may have changed while nobody listened; if nobody can say, callers are told."""
+        known = False
+        told = self._told
+        try:
+            for look in range(LOOKS):
+                if look:
+                    await asyncio.sleep(LOOK_AGAIN_AFTER)
+                if known := self._told != told or await self._look():
+                    return
+        finally:
+            if not known and not self.finished:
+                self.tell(Missed("endpoint_changed"))
+
+    async def _look(self) -> bool:
+        """Ask for the state, and tell it if it is news.  False when nobody knows, or knows only an older one."""
         dialect = self._route().dialect
         question = dialect.refresh(self.subscription)
         result = await self._ask(question) if question is not None else None
         if result is None:
-            self.tell(Missed("endpoint_changed"))
-            return
+            return False
         news = dialect.refreshed(self.subscription, result)
-        if news is not None:
-            identity, place = dialect.place(self.subscription, news)
-            if self._machine.event(0, news, identity, place):
-                self._tell(self.subscription.notification, news)
+        if news is None:
+            return self.subscription.kind is FeedKind.ONCE  # it has not come to pass yet
+        identity, place = dialect.place(self.subscription, news)
+        if not self._machine.event(REFRESH, news, identity, place):
+            return False
+        self._tell(self.subscription.notification, news)
+        return True
 
     def _tell(self, method: str, result: bytes) -> None:
         if self.finished:
             return
+        self._told += 1
         self.tell(Event(self.subscription.notification or method, result))
         if self.subscription.kind is FeedKind.ONCE:
             self.finished = True

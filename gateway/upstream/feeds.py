@@ -169,7 +169,7 @@ class Feeds:
     # --- upstream.feed_sources.Lines --------------------------------------------------------------
 
     def candidates(self, now: float) -> list[Endpoint]:
-        """Endpoints with a WebSocket that may be used, the best first."""
+        """Endpoints with a WebSocket that may be used, the best first; a standby only while it is needed."""
         if self._route is None or not self._targets:
             return []
         pool = self._route.pool
@@ -180,7 +180,8 @@ class Feeds:
         rest = [i for i in range(len(pool.endpoints)) if i not in front and refused.get(i) not in _NEVER_A_SOURCE]
         behind = set(ranking.behind)
         rest.sort(key=lambda i: (i not in behind, i in refused, cost[i]))
-        return [e for e in (pool.endpoints[i] for i in (*front, *rest)) if e.id in self._targets]
+        awake = (pool.endpoints[i] for i in (*front, *rest) if pool.states[i].awake)
+        return [endpoint for endpoint in awake if endpoint.id in self._targets]
 
     def line(self, endpoint: Endpoint) -> Line:
         line = self._lines.get(endpoint.id)
@@ -197,8 +198,9 @@ class Feeds:
         position = pool.position_of(endpoint_id)
         if position is None:
             return None
-        reason, _ = pool.states[position].refusal(Family.HEAD, self._clock())
-        return pool.endpoints[position] if reason not in _NEVER_A_SOURCE else None
+        state = pool.states[position]
+        reason, _ = state.refusal(Family.HEAD, self._clock())
+        return pool.endpoints[position] if state.awake and reason not in _NEVER_A_SOURCE else None
 
     def _open(self, line: Line) -> UpstreamSocket:
         socket = UpstreamSocket(

@@ -720,7 +720,7 @@ def test_logs_that_nobody_can_fetch_are_a_gap_and_the_feed_goes_on_behind_it() -
     assert chain.now >= DEFAULTS.give_up_after
     assert chain.gaps[0].low == low
     assert low < chain.gaps[0].high < high, "what has not been asked for as long is not given up"
-    chain.wait(2.0)
+    chain.wait(3.0)
     chain.answer({high: (0,)})
     assert chain.told == [(high, 0, True)]
 
@@ -894,3 +894,23 @@ def test_blocks_that_need_no_fetch_are_taken_along_only_between_near_ones() -> N
 def test_illegal_settings_cannot_be_built(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         LogFeedSettings(**wrong)
+
+
+def test_logs_that_hold_nothing_back_are_not_given_up_however_long_everybody_is_down() -> None:
+    """An outage of all endpoints stops the chain for us, too: what was asked last is told when they are back."""
+    feed = LogFeed(LogFeedSettings(), lambda bloom: True, 0.0)
+    header = Header(1, "0x01", "0x00", b"", b"\xff" * 256)
+    log = Log(1, "0x01", 0, b"{}")
+    commands = feed.added(header, 0.0)
+    now = 0.0
+    while now < 120.0:
+        now += 0.05
+        if any(isinstance(command, FetchLogs) for command in commands):
+            commands = feed.fetch_failed(now)
+        else:
+            commands = feed.tick(now)
+        assert not any(isinstance(command, LogGap) for command in commands)
+    while not any(isinstance(command, FetchLogs) for command in commands):
+        now += 0.05
+        commands = feed.tick(now)
+    assert feed.fetched([header], {"0x01": [log]}, now) == [Tell(log, True)]

@@ -17,6 +17,8 @@ let over = false;
 
 const sayHead = (head) => say("head", { number: Number(head.number), hash: head.hash, parent: head.parentHash });
 
+const sayWatched = (log, index) => say("watched", { block: log.blockHash, index, removed: log.removed });
+
 const sayLog = (log) =>
   say("log", {
     number: Number(log.blockNumber),
@@ -56,7 +58,7 @@ async function withViem() {
   });
   const unwatchLogs = client.watchEvent({
     address,
-    onLogs: (found) => found.forEach((log) => say("watched", { block: log.blockHash, index: log.logIndex, removed: log.removed })),
+    onLogs: (found) => found.forEach((log) => sayWatched(log, log.logIndex)),
     onError: fail,
   });
   const ask = async () => {
@@ -96,7 +98,7 @@ async function withEthers() {
   const raw = [new Raw(["newHeads"], sayHead), new Raw(["logs", { address }], sayLog)];
   for (const subscriber of raw) subscriber.start();
   await provider.on("block", (number) => say("number", { number }));
-  await provider.on({ address }, (log) => say("watched", { block: log.blockHash, index: log.index, removed: log.removed }));
+  await provider.on({ address }, (log) => sayWatched(log, log.index));
   await provider.getBlockNumber();
   const ask = async () => {
     if ((await provider.send("eth_chainId", [])) !== "0x7a69") throw new Error("another chain");

@@ -320,6 +320,25 @@ def test_a_removed_route_closes_its_sockets(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_a_standby_is_not_subscribed_to_while_others_serve(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, count=2, standby=(1,), endpoint_extra=", ws: true", block_time=0.3) as h:
+            socket = await Subscriber.open(h.port)
+            heads = await socket.subscribe("newHeads")
+            await h.until(lambda: len(socket.results(heads)) > 3)
+            assert h.gateway.feed_sources("local") == ["p0"]
+            assert not h.providers[1].sockets
+            await h.providers[0].stop()
+            await h.until(lambda: h.gateway.feed_sources("local") == ["p1"], 20)
+            before = len(socket.results(heads))
+            await h.until(lambda: len(socket.results(heads)) > before + 2)
+            numbers = [int(head["number"], 16) for head in socket.results(heads)]
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+            socket.close()
+
+    run(scenario())
+
+
 def test_keep_alive_calls_are_answered_without_an_upstream(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with house(tmp_path) as h:

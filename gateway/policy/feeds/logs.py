@@ -341,9 +341,9 @@ class LogFeed:
             if block.state is State.OPEN and not block.known:
                 self._believe_silence(block, now)
         commands = self._tell_settled(now)
-        if self._open and self._open[0].state is State.OPEN:
-            first = self._open[0]
-            if now - max(first.since, self._first[1]) > self._settings.give_up_after:
+        if len(self._open) > 1 and self._open[0].state is State.OPEN:  # what holds nothing back is never given up
+            first, waits = self._open[0], self._open[1]
+            if now - max(first.since, waits.since, self._first[1]) > self._settings.give_up_after:
                 patient = now - self._settings.give_up_after / 2
                 lost = next(
                     (i for i, b in enumerate(self._open) if b.state is not State.OPEN or b.since > patient), None
