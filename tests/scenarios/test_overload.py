@@ -82,14 +82,19 @@ def _end(told: Told) -> str:
     return "answer" if "result" in told.body else str(told.body["error"].get("data", {}).get("reason"))
 
 
+async def measured_capacity(home: House) -> float:
+    """Calls a second that callers who wait for their turn get out of it here and now."""
+    began = monotonic()
+    await many(home.port, "/local", 600, 3 * SLOTS, "eth_getBalance", *BALANCE)
+    return 600 / (monotonic() - began)
+
+
 def test_three_times_the_capacity_for_a_while_leaves_goodput_and_no_storm(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with house(tmp_path, endpoint_extra=f", max_concurrency: {SLOTS}", deadline="2s") as home:
             for provider in home.providers:
                 provider.latency = SERVICE
-            began = monotonic()
-            await many(home.port, "/local", 600, 3 * SLOTS, "eth_getBalance", *BALANCE)
-            capacity = 600 / (monotonic() - began)  # what callers that wait for their turn get out of it here
+            capacity = await measured_capacity(home)
             load = Load(home)
             await load.come(3 * CAPACITY, OVERLOAD_FOR)
             during, shed = len(load.taken), load.ends.total() - len(load.taken)
@@ -101,6 +106,7 @@ def test_three_times_the_capacity_for_a_while_leaves_goodput_and_no_storm(tmp_pa
             await load.come(offered, MEASURED_FOR)
             await load.end()
             after = load.ends - before
+            capacity = min(capacity, await measured_capacity(home))  # others use this machine, too, now and then
             print(
                 f"capacity {capacity:.0f}/s, offered three times that for {OVERLOAD_FOR:.0f} s: "
                 f"goodput {goodput:.0f}/s ({goodput / capacity:.0%}), {shed} shed, slowest answer {slowest:.2f} s; "
