@@ -89,17 +89,17 @@ class PassedFeed(Feed):
 
     async def _refresh(self) -> None:
         """What is the state now?  It may have changed while nobody listened; if nobody can say, callers are told."""
-        known = False
         told = self._told
         try:
             for look in range(LOOKS):
                 if look:
                     await asyncio.sleep(LOOK_AGAIN_AFTER)
-                if known := self._told != told or await self._look():
+                if self._told != told or await self._look():
                     return
-        finally:
-            if not known and not self.finished:
-                self.tell(Missed("endpoint_changed"))
+        except Exception:
+            self.tell(Missed("endpoint_changed"))
+            raise
+        self.tell(Missed("endpoint_changed"))
 
     async def _look(self) -> bool:
         """Ask for the state, and tell it if it is news.  False when nobody knows, or knows only an older one."""
