@@ -119,6 +119,18 @@ class Ask:
         gone = (lambda: connection.lost) if connection is not None else never
         return Asked(seconds(self.timeout) if self.timeout is not None else None, self.traceparent, gone)
 
+    def admitted(self, table: Table, path: str) -> tuple[RpcRoute, Caller, bytes | None]:
+        """Whom this request is for, from whom, and by which key.  Raises CallerError for one that may not come in."""
+        table.hosts.require(self.host)
+        if self.origin is not None or self.fetch_site is not None:
+            table.origins.require(self.origin, self.fetch_site)
+        target, path_key = table.find(path)
+        key = self.key(path_key)
+        caller = table.callers.identify(key)
+        if target is None:
+            raise UnknownRoute("there is no such route; GET /status.json lists them")
+        return target, caller, key
+
     def key(self, in_path: bytes | None) -> bytes | None:
         """The key presented: path, then X-API-Key, then Authorization: Bearer."""
         if in_path is not None:
@@ -144,13 +156,7 @@ class RpcEdge:
         table = self.table
         ask = Ask(scope["headers"])
         try:
-            table.hosts.require(ask.host)
-            if ask.origin is not None or ask.fetch_site is not None:
-                table.origins.require(ask.origin, ask.fetch_site)
-            target, path_key = table.find(scope["path"])
-            caller = table.callers.identify(ask.key(path_key))
-            if target is None:
-                raise UnknownRoute("there is no such route; GET /status.json lists them")
+            target, caller, _ = ask.admitted(table, scope["path"])
             if ask.encoding is not None and ask.encoding.lower() != b"identity":
                 raise MalformedCall("compressed request bodies are not accepted")
             body = (await receive()).get("body", b"")

@@ -72,19 +72,12 @@ class Streams:
 
     def upgrade(self, scope: dict[str, Any]) -> Session:
         """The session for a request that asks to switch.  Raises CallerError for one that may not."""
-        table = self.table()
         ask = Ask(scope["headers"])
-        table.hosts.require(ask.host)
-        if ask.origin is not None or ask.fetch_site is not None:
-            table.origins.require(ask.origin, ask.fetch_site)
-        target, path_key = table.find(scope["path"])
-        caller = table.callers.identify(ask.key(path_key))
-        if target is None:
-            raise UnknownRoute("there is no such route; GET /status.json lists them")
+        target, caller, key = ask.admitted(self.table(), scope["path"])
         caller.require(target.route.name, 0, self.clock())
         if len(self.sessions) >= self.limits.sockets:
             raise TooManyConnections("too many WebSockets are open")
-        return Session(self, scope["path"], caller, ask.key(path_key), ask.traceparent)
+        return Session(self, scope["path"], caller, key, ask.traceparent)
 
     def reloaded(self) -> None:
         """The table was replaced: sockets whose key is gone, or may not use their route any more, are closed."""

@@ -10,9 +10,7 @@ import os
 import random
 import statistics
 import time
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,32 +19,12 @@ from gateway.drill.provider import SimulatedProvider
 from gateway.drill.socket import SocketFault
 from tests.scenarios.house import House, house, run
 from tests.scenarios.subscriber import Subscriber
+from tests.scenarios.told import expected_logs, held, walk
 
 KILLS = int(os.environ.get("SEAWALL_KILLS", "100"))
 CALLERS = 1000
 BLOCK_TIME = 0.4
 WS = ", ws: true"
-
-
-def walk(heads: list[dict[str, Any]]) -> list[int]:
-    """The numbers of told heads.  Fails when one is not the child of the one before."""
-    for before, after in pairwise(heads):
-        assert after["parentHash"] == before["hash"], (before["number"], after["number"])
-    return [int(head["number"], 16) for head in heads]
-
-
-def held(logs: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """Block and index of the logs a caller holds in the end.  Fails when one comes twice or out of order."""
-    holds: list[tuple[int, int, str]] = []
-    for log in logs:
-        key = (int(log["blockNumber"], 16), int(log["logIndex"], 16), log["blockHash"])
-        if log.get("removed"):
-            assert holds and holds[-1] == key, f"removed {key}, held {holds[-1:]}"
-            holds.pop()
-        else:
-            assert not holds or holds[-1] < key, f"{key} after {holds[-1:]}"
-            holds.append(key)
-    return [(number, index) for number, index, _ in holds]
 
 
 async def kill(provider: SimulatedProvider, how: str, chance: random.Random) -> None:
@@ -100,8 +78,8 @@ async def through_kills(h: House, sources: int) -> None:
         assert numbers[0] <= first + 1
         assert not caller.notices
     for caller, subscription in zip(watchers, logs, strict=True):
-        holds = [pair for pair in held(caller.results(subscription)) if first + 1 < pair[0] <= last]
-        assert holds == expected_logs(h, first + 2, last)
+        holds = [log for log in held(caller.results(subscription)) if first + 1 < log[0] <= last]
+        assert holds == expected_logs(h.chain, first + 2, last)
     stats = h.gateway.routes[0].stats
     median = statistics.median(delays)
     print(
@@ -112,9 +90,3 @@ async def through_kills(h: House, sources: int) -> None:
     assert median <= BLOCK_TIME + 0.5
     for caller in callers:
         caller.close()
-
-
-def expected_logs(h: House, low: int, high: int) -> list[tuple[int, int]]:
-    """What the chain itself holds."""
-    found = h.chain.logs(low, high)
-    return [(int(log["blockNumber"], 16), int(log["logIndex"], 16)) for log in found]

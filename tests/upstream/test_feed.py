@@ -6,29 +6,11 @@ import asyncio
 
 from gateway.events import FeedKind, Subscription
 from gateway.telemetry.tallies import RouteStats
-from gateway.upstream.feed import SLICE, Event, Feed, Missed, Over, Told
+from gateway.upstream.feed import SLICE, Event, Feed, Missed, Over
+from tests.upstream.feed_stage import Ear
 from tests.virtual import here, run
 
 HEADS = Subscription(FeedKind.HEADS, b"heads", "eth_subscribe", b'["newHeads"]', "eth_unsubscribe", "eth_subscription")
-
-
-class Ear:
-    """Writes down what it is told."""
-
-    def __init__(self) -> None:
-        self.heard: list[Told | str] = []
-
-    def told(self, event: Event) -> None:
-        self.heard.append(event)
-
-    def missed(self, missed: Missed) -> None:
-        self.heard.append(missed)
-
-    def over(self) -> None:
-        self.heard.append("over")
-
-    def closed(self) -> None:
-        self.heard.append("closed")
 
 
 def feed() -> Feed:

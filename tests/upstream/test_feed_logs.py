@@ -14,8 +14,8 @@ from gateway.events import Header
 from gateway.model import Endpoint
 from gateway.policy.feeds.logs import LogFeedSettings
 from gateway.telemetry.tallies import RouteStats
-from gateway.upstream.feed import Event, Missed
 from gateway.upstream.feed_logs import LogsFeed
+from tests.upstream.feed_stage import Ear
 from tests.virtual import here, run
 
 NO_BLOOM = bytes(256)
@@ -28,24 +28,6 @@ def block(number: int, bloom: bytes) -> Header:
 
 def log(header: Header) -> dict[str, Any]:
     return {"blockNumber": hex(header.number), "blockHash": header.hash, "logIndex": "0x0", "removed": False}
-
-
-class Ear:
-    """Writes down the blocks of the logs that it is told."""
-
-    def __init__(self) -> None:
-        self.blocks: list[str] = []
-
-    def told(self, event: Event) -> None:
-        self.blocks.append(json.loads(event.result)["blockNumber"])
-
-    def missed(self, missed: Missed) -> None:
-        raise AssertionError(missed)
-
-    def over(self) -> None:
-        raise AssertionError("logs never end")
-
-    def closed(self) -> None: ...
 
 
 class Nowhere:
@@ -83,6 +65,11 @@ class Place:
         )
         self.feed.join(self.ear)
 
+    @property
+    def blocks(self) -> list[str]:
+        """The blocks of the logs that were told."""
+        return [json.loads(event)["blockNumber"] for event in self.ear.events]
+
     async def _ask(self, question: tuple[str, bytes]) -> bytes | None:
         wanted = json.loads(question[1])[0]
         self.asked.append(wanted)
@@ -105,7 +92,7 @@ def test_a_chain_whose_blooms_leave_logs_out_has_every_block_fetched(blooms: boo
         place = Place(blooms, {silent.hash: [[log(silent)]]})
         await place.add(start)
         await place.add(silent)
-        assert place.ear.blocks == ([] if blooms else ["0x2"])
+        assert place.blocks == ([] if blooms else ["0x2"])
         place.feed.close()
 
     run(story())
@@ -116,7 +103,7 @@ def test_an_empty_answer_about_a_new_block_is_believed_only_the_second_time_and_
         late = block(1, A_BLOOM)
         place = Place(True, {late.hash: [[], [log(late)]]})
         await place.add(late)
-        assert place.ear.blocks == ["0x1"]
+        assert place.blocks == ["0x1"]
         assert place.asked[0]["blockHash"] == late.hash
         assert place.asked[1]["fromBlock"] == place.asked[1]["toBlock"] == "0x1"
         place.feed.close()
@@ -130,7 +117,7 @@ def test_logs_of_another_branch_are_not_taken_for_those_of_the_block() -> None:
         other = {**log(wanted), "blockHash": "0x" + "99" * 32}
         place = Place(True, {wanted.hash: [[], [other], [log(wanted)]]})
         await place.add(wanted)
-        assert place.ear.blocks == ["0x1"]
+        assert place.blocks == ["0x1"]
         place.feed.close()
 
     run(story())
