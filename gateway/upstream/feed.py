@@ -23,7 +23,7 @@ from gateway.upstream.feed_sources import Sources
 SLICE = 256  # listeners that are told in one go; then the rest of the gateway has its turn
 BURST = 256_000  # bytes told to each at once: a filled gap must not look as if listeners were slow
 PACE = 4_000_000  # bytes a second told beyond that, while less than MOST_WAITING waits
-LONGEST_PAUSE = 0.01  # seconds
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 0.01  # seconds
 MOST_WAITING = 32_000_000  # bytes
 
 
@@ -153,8 +153,10 @@ class Feed:
     async def _tell_waiting(self) -> None:
         try:
             while self._waiting:
-                while (pause := self._too_far_ahead()) > 0.0 and self._waiting_bytes < MOST_WAITING:
-                    await asyncio.sleep(min(pause, LONGEST_PAUSE))  # meanwhile too much may come
+                pause = self._too_far_ahead()
+                if pause > 0.0 and self._waiting_bytes < MOST_WAITING:
+                    await asyncio.sleep(min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE))  # meanwhile too much may come
+                    continue
                 listeners, item = self._waiting.popleft()
                 self._waiting_bytes -= _size(item)
                 self._ahead += _size(item)

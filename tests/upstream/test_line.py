@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from typing import Any
 
@@ -165,5 +166,81 @@ def test_what_makes_no_sense_is_ignored(garbage: bytes) -> None:
         line.message(socket, garbage)  # type: ignore[arg-type]
         socket.event("0xa", 1)
         assert notes.told[-1] == ("eth_subscription", b"1")
+
+    run(story())
+
+
+def test_a_subscription_that_is_accepted_too_late_is_ended_at_the_endpoint() -> None:
+    async def story() -> None:
+        line, socket = line_and_socket()
+        notes = Notes()
+        with pytest.raises(AttemptTimeout):
+            await line.subscribe(HEADS, notes)
+        socket.says(id=socket.sent[-1]["id"], result="0xlate")
+        await asyncio.sleep(0)
+        assert [message["method"] for message in socket.sent] == ["eth_subscribe", "eth_unsubscribe"]
+        assert socket.sent[-1]["params"] == ["0xlate"]
+        socket.event("0xlate", 1)
+        assert not notes.told
+
+    run(story())
+
+
+def test_a_subscription_that_is_given_up_before_it_is_answered_is_ended_too() -> None:
+    async def story() -> None:
+        line, socket = line_and_socket()
+        task = asyncio.ensure_future(line.subscribe(HEADS, Notes()))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert not line.used
+        socket.says(id=socket.sent[-1]["id"], result="0xlate")
+        await asyncio.sleep(0)
+        assert socket.sent[-1]["method"] == "eth_unsubscribe"
+
+    run(story())
+
+
+def test_an_id_given_twice_ends_the_first_subscription_instead_of_leaving_it_silent() -> None:
+    async def story() -> None:
+        line, socket = line_and_socket()
+        first = await subscribed(line, socket, "0x1")
+        second = await subscribed(line, socket, "0x1")
+        socket.event("0x1", 5)
+        assert first.told == [("accepted", b'"0x1"'), ("ended", b"id_given_twice")]
+        assert second.told == [("accepted", b'"0x1"'), ("eth_subscription", b"5")]
+
+    run(story())
+
+
+def test_a_line_is_idle_from_its_last_use_on_however_often_its_socket_comes_and_goes() -> None:
+    async def story() -> None:
+        line, socket = line_and_socket()
+        for _ in range(5):
+            await asyncio.sleep(10)
+            line.opened(socket)  # type: ignore[arg-type]
+            line.closed(socket, "reset")  # type: ignore[arg-type]
+        assert here().time() - line.idle_since == 50
+        line.opened(socket)  # type: ignore[arg-type]
+        await subscribed(line, socket, "0x1")
+        await asyncio.sleep(1000 - 60)
+        line.closed(socket, "reset")  # type: ignore[arg-type]
+        assert here().time() == line.idle_since  # it was used until now
+
+    run(story())
+
+
+def test_a_socket_that_is_lost_while_a_question_is_sent_leaves_no_complaint() -> None:
+    async def story() -> None:
+        line, socket = line_and_socket()
+
+        async def dies(data: bytes) -> None:
+            line.closed(socket, "reset")  # type: ignore[arg-type]
+            raise ConnectionLost("gone", sent=Sent.PARTLY)
+
+        socket.send = dies  # type: ignore[method-assign]
+        with pytest.raises(ConnectionLost):
+            await line.subscribe(HEADS, Notes())
+        gc.collect()
 
     run(story())
