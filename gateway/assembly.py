@@ -28,6 +28,7 @@ from gateway.edge.calls import Calls
 from gateway.edge.listener import Listener, Upgrade
 from gateway.edge.observer import Observer
 from gateway.edge.pages import operations_pages, public_pages
+from gateway.edge.rest import RestEdge
 from gateway.edge.rpc import RpcEdge, Table
 from gateway.edge.stream import Streams
 from gateway.errors import ConfigError
@@ -40,12 +41,16 @@ from gateway.upstream.audit import Auditor
 from gateway.upstream.diagnosis import Diary
 from gateway.upstream.dispatch import Dispatcher
 from gateway.upstream.feeds import Feeds
+from gateway.upstream.forward import Forwarder
 from gateway.upstream.polling import Poller
 from gateway.upstream.probes import Prober
 from gateway.upstream.resolver import Resolver
 from gateway.upstream.route import Route
 from gateway.upstream.sockets import ConnectBudget
 from gateway.upstream.status import endpoint_gauges, explanation, readiness, route_gauges, status_report
+from gateway.upstream.venue_probes import VenueProber
+from gateway.upstream.venue_route import VenueRoute
+from gateway.upstream.venue_status import venue_explanation, venue_status
 
 logger = logging.getLogger("seawall")
 
@@ -89,6 +94,7 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
         self._prober = Prober(lambda: self.routes, monotonic)
         self._poller = Poller(lambda: self.routes, monotonic)
+        self._venue_prober = VenueProber(lambda: self.venues, monotonic)
         self._auditor = Auditor(monotonic, self._chance)
         self._connectivity = Connectivity()
         self._diary = Diary(self._observer.verdict)
@@ -99,6 +105,16 @@ class Gateway:
 
     @property
     def routes(self) -> list[Route]:
+        """The routes of chains."""
+        return [built.route for built in self._built if isinstance(built.route, Route)]
+
+    @property
+    def venues(self) -> list[VenueRoute]:
+        """The routes of exchanges."""
+        return [built.route for built in self._built if isinstance(built.route, VenueRoute)]
+
+    @property
+    def all_routes(self) -> list[Route | VenueRoute]:
         return [built.route for built in self._built]
 
     @property
@@ -127,7 +143,7 @@ class Gateway:
         try:
             await self._start_simulated(settings)
             table = self._adopt(settings)
-            await self._prober.verify_all(VERIFY_AT_START)
+            await asyncio.gather(self._prober.verify_all(VERIFY_AT_START), self._venue_prober.ask_all(VERIFY_AT_START))
             await self._poller.ask_all(POLL_AT_START)
             self._warn_of_absent()
             calls = Calls(self._dispatcher, monotonic, self._observer)
@@ -142,7 +158,8 @@ class Gateway:
                 settings.websockets,
                 self._report,
             )
-            public = self._listener(PublicApp(self._rpc, public_pages(self)), self._streams.upgrade)
+            rest = RestEdge(Forwarder(monotonic), monotonic, self._observer)
+            public = self._listener(PublicApp(self._rpc, rest, public_pages(self)), self._streams.upgrade)
             token = settings.operations.token
             operations = self._listener(operations_pages(self, token.reveal() if token else None))
             await public.start(*host_and_port(settings.listen))
@@ -154,8 +171,9 @@ class Gateway:
             raise
         self._tasks.append(asyncio.ensure_future(self._prober.run()))
         self._tasks.append(asyncio.ensure_future(self._poller.run()))
+        self._tasks.append(asyncio.ensure_future(self._venue_prober.run()))
         self._tasks.append(asyncio.ensure_future(self._keep_diary()))
-        self._tasks += [asyncio.ensure_future(engine.warm()) for route in self.routes for engine in route.engines]
+        self._tasks += [asyncio.ensure_future(engine.warm()) for route in self.all_routes for engine in route.engines]
         if self._config_path is not None:
             self._tasks.append(asyncio.ensure_future(self._watch(self._config_path)))
         gc.collect()
@@ -205,7 +223,7 @@ class Gateway:
             self._streams.reloaded()
         self._config_state = {"loaded_at": round(wall_seconds(), 3), "problems": []}
         self._metrics.config_reloads.count("applied")
-        self._metrics.keep_only({r.name: [e.id for e in r.pool.endpoints] for r in self.routes})
+        self._metrics.keep_only({r.name: [e.id for e in r.pool.endpoints] for r in self.all_routes})
         logger.info("configuration applied")
         self._tasks.append(asyncio.ensure_future(self._prober.verify_all(VERIFY_AT_START)))
         return True
@@ -214,21 +232,29 @@ class Gateway:
 
     def status(self) -> dict[str, Any]:
         report = status_report(
-            self.routes, monotonic(), version=__version__, started_at=self._started_at, config=self._config_state
+            self.all_routes, monotonic(), version=__version__, started_at=self._started_at, config=self._config_state
         )
+        venues = {route.name: route for route in self.venues}
         for row in report["routes"]:
-            row["feeds"] = self._feeds[row["name"]].snapshot()
+            if row["name"] in venues:
+                row["venue"] = venue_status(venues[row["name"]], monotonic())
+            else:
+                row["feeds"] = self._feeds[row["name"]].snapshot()
         report["sockets"] = self.sockets
         return report
 
     def readiness(self) -> tuple[bool, list[str]]:
-        return readiness(self.routes, monotonic(), self.draining)
+        return readiness(self.all_routes, monotonic(), self.draining)
 
     def explain(self, route: str, method: str) -> dict[str, Any] | None:
         found = self.route(route)
+        if isinstance(found, VenueRoute):
+            return venue_explanation(found, method, monotonic())
         if found is None:
             return None
-        return explanation(found, found.dialect.call(method or "eth_blockNumber", b"", None).method, monotonic())
+        return explanation(
+            found.name, found.pool, found.dialect.call(method or "eth_blockNumber", b"", None), monotonic()
+        )
 
     def drain(self, route: str, endpoint: str, out: bool) -> bool:
         found = self.route(route)
@@ -244,9 +270,9 @@ class Gateway:
     def metrics(self, accept: str) -> tuple[bytes, str]:
         return self._metrics.expose(accept)
 
-    def route(self, name: str) -> Route | None:
+    def route(self, name: str) -> Route | VenueRoute | None:
         """A route by its name or an alias."""
-        return next((r for r in self.routes if name == r.name or name in r.aliases), None)
+        return next((r for r in self.all_routes if name == r.name or name in r.aliases), None)
 
     # --- wiring -----------------------------------------------------------------------------------
 
@@ -282,6 +308,8 @@ class Gateway:
         """Give each route's feeds the route as it is now; those of removed routes end."""
         for built in self._built:
             name = built.route.name
+            if isinstance(built.route, VenueRoute):
+                continue
             if name not in self._feeds:
                 self._feeds[name] = Feeds(
                     self._dispatcher,
@@ -293,7 +321,7 @@ class Gateway:
                     self._report,
                 )
             self._feeds[name].adopt(built.route, built.sockets, built.feed_settings)
-        for name in self._feeds.keys() - {built.route.name for built in self._built}:
+        for name in self._feeds.keys() - {route.name for route in self.routes}:
             self._tasks.append(asyncio.ensure_future(self._feeds.pop(name).close()))
 
     async def _start_simulated(self, settings: Settings) -> None:
@@ -339,15 +367,15 @@ class Gateway:
         logger.error("a request failed inside the gateway", exc_info=error)
 
     def _gauges(self) -> list[EndpointGauge]:
-        return list(endpoint_gauges(self.routes, monotonic()))
+        return list(endpoint_gauges(self.all_routes, monotonic()))
 
     def _route_gauges(self) -> list[RouteGauge]:
-        return list(route_gauges(self.routes, monotonic()))
+        return list(route_gauges(self.all_routes, monotonic()))
 
     async def _keep_diary(self) -> None:
         while True:
             await asyncio.sleep(DIARY_EVERY)
-            self._diary.look(self.routes, monotonic())
+            self._diary.look(self.all_routes, monotonic())
 
     async def _watch(self, path: Path) -> None:
         async for _ in watch(path):

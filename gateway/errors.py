@@ -11,8 +11,8 @@
     |   +- NotSent            provably no byte left: ResolveFailed, ConnectFailed, ConnectTimeout, TlsFailed
     |   +- NoReply            some or all bytes left: ConnectionLost, AttemptTimeout, Cancelled
     |   +- BrokenReply        bytes came back that cannot be trusted
-    +- Exhausted              no endpoint gave an answer: NoEndpoint, Overloaded, MethodUnsupported,
-                              AttemptsFailed, DeadlinePassed, OutcomeUnknown, Disagreement
+    +- Exhausted              no endpoint gave an answer: NoEndpoint, Overloaded, VenueLimited,
+                              MethodUnsupported, AttemptsFailed, DeadlinePassed, OutcomeUnknown, Disagreement
 
 Always true: HTTP status, JSON-RPC code and reason are three separate values, and they come from
 the class attributes here, the one table.  An application's "no" (a revert, an order refused) is an
@@ -298,6 +298,14 @@ class Overloaded(Exhausted):
     http_status = 503
     rpc_code = -32094
     reason = "overloaded"
+
+
+class VenueLimited(Exhausted):
+    """An exchange allows no more requests from this address for now; nothing was sent."""
+
+    http_status = 503
+    rpc_code = -32088
+    reason = "venue_limited"
 
 
 class Disagreement(Exhausted):

@@ -100,6 +100,22 @@ class SocketLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VenueSettings:
+    """What is asked of an exchange for our own sake, and who may wait for its limits."""
+
+    probe_every: float = setting(5.0, "time between two pings of each host", unit="s", low=0.5, high=3600)
+    pulse_every: float = setting(
+        10.0, "time between two looks whether a host's public data move", unit="s", low=1, high=3600
+    )
+    share: bool = setting(True, "let callers share public answers while they are fresh, and requests under way")
+    waiting: int = setting(10_000, "most requests that wait for the venue's limits", low=1, high=1_000_000)
+    waiting_per_caller: int = setting(1000, "most of these of one caller", low=1, high=1_000_000)
+
+    def __post_init__(self) -> None:
+        require_bounds(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FeedSettings:
     """How subscriptions are fed: upstream WebSockets."""
 

@@ -33,7 +33,7 @@ class RequestClass(enum.Enum):
     STATEFUL = ("stateful", False, 1, False)
     SIGNING = ("signing", False, 1, False)
     VENUE_WRITE = ("venue_write", False, 1, False)
-    VENUE_SIGNED_READ = ("venue_signed_read", True, None, False)
+    VENUE_SIGNED_READ = ("venue_signed_read", True, None, True)
     OPERATOR = ("operator", False, 1, False)
     UNKNOWN = ("unknown", False, 1, False)
 
@@ -74,6 +74,10 @@ class Family(enum.Enum):
     SEND = "send"
     FILTER = "filter"  # server-side filters and subscriptions
     ADMIN = "admin"
+    MARKET = "market"  # an exchange's public data
+    ACCOUNT = "account"  # balances, open orders
+    ORDER = "order"
+    WALLET = "wallet"  # withdrawals, transfers
 
     slot: int
 
@@ -171,6 +175,7 @@ class ReplyKind(enum.Enum):
     EMPTY = ("empty", Elsewhere.ONCE, Outcome.SUCCESS, Effect.NONE, Shown.ANSWER)  # a second opinion is worth it
     BEHIND = ("behind", Elsewhere.YES, Outcome.IGNORED, Effect.NONE, Shown.ANSWER)  # older than what callers have seen
     UNCOVERED = ("uncovered", Elsewhere.YES, Outcome.IGNORED, Effect.NONE, Shown.GATEWAY_ERROR)  # beyond its head
+    MAINTENANCE = ("maintenance", Elsewhere.YES, Outcome.IGNORED, Effect.NONE, Shown.UPSTREAM_ERROR)  # an exchange's
     WRONG_DATA = ("wrong_data", Elsewhere.YES, Outcome.FAILURE, Effect.NONE, Shown.GATEWAY_ERROR)  # impossible values
 
     elsewhere: Elsewhere
@@ -207,6 +212,7 @@ class Reason(enum.Enum):
     PROBING = "probing"  # half-open, and its one probe is out
     HELD = "held"  # throttled: Retry-After or hold-off
     NO_BUDGET = "no_budget"  # its provider's rate budget is spent for now
+    STILL = "still"  # its public data have not moved while those of others have
     LAGGING = "lagging"  # behind the newest block, and the call is about that
     NO_SUCH_BLOCK = "no_such_block"  # the call is about a block that it does not have, or no longer
     DOMAIN_SUSPECTED = "domain_suspected"  # healthy, but others that fail together with it are down
@@ -331,7 +337,7 @@ class Endpoint:
     `domains` maps a label (cloud, region, ...) to its value.  `tier` 0 is preferred; `weight` is a
     relative share inside a tier.  When a route has `private` endpoints, transactions are sent to
     those only: a public node would show them to the whole mempool.  A `standby` endpoint is asked
-    nothing (no probe, no head) while others serve.
+    nothing (no probe, no head) while others serve.  `serves` names the only families it serves; None: all.
     """
 
     id: str
@@ -343,6 +349,7 @@ class Endpoint:
     max_concurrency: int = 1024
     private: bool = False
     standby: bool = False
+    serves: frozenset[Family] | None = None
 
     def shares_domain_with(self, other: Endpoint) -> bool:
         """True when one label has the same value for both: they can fail together."""

@@ -19,12 +19,14 @@ from gateway.clock import monotonic, wall_seconds
 from gateway.config.settings import EndpointSettings, RouteSettings, Settings
 from gateway.dialect.protocol import Dialect
 from gateway.dialect.registry import dialect_named
+from gateway.dialect.venue import Venue
 from gateway.edge.access import Caller, Callers, Hosts, Origins
 from gateway.edge.calls import RpcRoute
 from gateway.edge.methods import MethodPolicy
 from gateway.edge.rpc import Table
+from gateway.edge.venues import Venues, VenueTarget
 from gateway.limits import EdgeLimits, FeedSettings
-from gateway.model import DOMAIN_LABELS, Endpoint
+from gateway.model import DOMAIN_LABELS, Endpoint, Family
 from gateway.policy.budget import TokenBucket
 from gateway.policy.connectivity import Connectivity
 from gateway.policy.quota import ProviderBudget, QuotaSettings
@@ -38,15 +40,17 @@ from gateway.upstream.resolver import Resolver
 from gateway.upstream.route import Route
 from gateway.upstream.sockets import SocketTarget, socket_target
 from gateway.upstream.transport import ConnectionPool
+from gateway.upstream.venue_route import VenueRoute
 from gateway.upstream.waiting import Waiting
+from gateway.venue_routes import build_venue, families_of, take_over
 
 
 @dataclass(slots=True, eq=False)
 class Built:
     """A route with what a later reload compares: one fingerprint per endpoint."""
 
-    route: Route
-    exposed: RpcRoute
+    route: Route | VenueRoute
+    exposed: RpcRoute | VenueTarget
     fingerprints: list[str]
     sockets: dict[str, SocketTarget]
     feed_settings: FeedSettings
@@ -73,13 +77,18 @@ class Built:
         self.route.engines = engines
         if before.route.chain_id == self.route.chain_id:
             self.route.pool.inherit(before.route.pool)
-        if self.route.place is not None:
+        if isinstance(self.route, VenueRoute):
+            if isinstance(before.route, VenueRoute):
+                take_over(self.route, before.route)
+        elif self.route.place is not None:
             self.route.place(0)  # what was found out before is still true
         self.listen()
 
     def listen(self) -> None:
         """Have each endpoint's state told when its last connection closes."""
         pool = self.route.pool
+        if isinstance(self.route, VenueRoute):
+            return  # certificates say who is at the other end, and there is no chain to be asked for
         for state, engine in zip(pool.states, self.route.engines, strict=True):
             if isinstance(engine, ConnectionPool):
                 engine.on_last_closed = functools.partial(pool.lost_touch, state)
@@ -143,10 +152,11 @@ class RouteBuilder:
         policies = PoolSettings(**{name: own[name] or getattr(settings.defaults, name) for name in own})
         transport = route.transport or settings.defaults.transport
         chain = find(route.chain) if route.chain is not None else None
-        outbounds = [_outbound(endpoint) for endpoint in route.endpoints]
+        venue = route.exchange
+        outbounds = [_outbound(endpoint, venue is not None) for endpoint in route.endpoints]
         pool = Pool(
             name,
-            [self._endpoint(name, endpoint) for endpoint in route.endpoints],
+            [self._endpoint(name, endpoint, venue) for endpoint in route.endpoints],
             policies,
             monotonic,
             self._chance,
@@ -155,12 +165,19 @@ class RouteBuilder:
             block_time=chain.block_time if chain is not None else None,
             connectivity=self._connectivity,
             budgets=self._budgets_of(route),
+            vital=Family.MARKET if venue is not None else Family.HEAD,
         )
         stats = self._metrics.route(name)
+        engines = [build_engine(outbound, transport, self._resolver, monotonic) for outbound in outbounds]
+        fingerprints = [outbound.fingerprint(transport) for outbound in outbounds]
+        feeds = route.feeds or settings.defaults.feeds
+        if venue is not None:
+            target = build_venue(name, settings, venue, pool, engines, transport, stats)
+            return Built(target.route, target, fingerprints, {}, feeds)
         running = Route(
             name,
             pool,
-            [build_engine(outbound, transport, self._resolver, monotonic) for outbound in outbounds],
+            engines,
             _dialect(route, chain),
             transport,
             stats,
@@ -181,14 +198,14 @@ class RouteBuilder:
         built = Built(
             running,
             exposed,
-            [outbound.fingerprint(transport) for outbound in outbounds],
+            fingerprints,
             _sockets(pool.endpoints, outbounds),
-            route.feeds or settings.defaults.feeds,
+            feeds,
         )
         built.listen()
         return built
 
-    def _endpoint(self, route: str, endpoint: EndpointSettings) -> Endpoint:
+    def _endpoint(self, route: str, endpoint: EndpointSettings, venue: Venue | None) -> Endpoint:
         provider = self._settings.providers.get(endpoint.provider) if endpoint.provider else None
         labels = []
         for label in DOMAIN_LABELS:
@@ -205,11 +222,15 @@ class RouteBuilder:
             max_concurrency=endpoint.max_concurrency,
             private=endpoint.private,
             standby=endpoint.standby,
+            serves=families_of(endpoint, venue) if venue is not None else None,
         )
 
 
-def build_table(settings: Settings, routes: list[RpcRoute], limits: EdgeLimits) -> Table:
+def build_table(settings: Settings, exposed: Sequence[RpcRoute | VenueTarget], limits: EdgeLimits) -> Table:
     """Everything the edge needs of `settings`, as one value."""
+    routes = [target for target in exposed if isinstance(target, RpcRoute)]
+    targets = [target for target in exposed if isinstance(target, VenueTarget)]
+    venues = Venues(targets, settings.default_route, only=not routes)
     callers = []
     now = monotonic()
     for name, key in settings.keys.items():
@@ -220,11 +241,12 @@ def build_table(settings: Settings, routes: list[RpcRoute], limits: EdgeLimits) 
         routes,
         default=settings.default_route,
         callers=Callers(callers, settings.allow_anonymous),
-        hosts=Hosts(settings.hosts),
+        hosts=Hosts([*settings.hosts, *venues.hosts]),
         origins=Origins([*settings.origins, *settings.cors.origins], settings.cors.credentials),
         limits=limits,
         gzip=settings.gzip,
         answer_headers=settings.answer_headers,
+        venues=venues,
     )
 
 
@@ -260,8 +282,9 @@ def host_and_port(listen: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _outbound(endpoint: EndpointSettings) -> Outbound:
+def _outbound(endpoint: EndpointSettings, forwards: bool) -> Outbound:
     return Outbound(
+        forwards=forwards,
         url=endpoint.url.reveal(),
         headers={name: value.reveal() for name, value in endpoint.headers.items()},
         query={name: value.reveal() for name, value in endpoint.query.items()},

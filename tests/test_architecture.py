@@ -22,7 +22,7 @@ FLOORS = (
     ("upstream",),
     ("edge",),
     ("drill",),
-    ("routes", "assembly", "cli", "__main__"),
+    ("venue_routes", "routes", "assembly", "cli", "__main__"),
 )
 """Files and folders of gateway/.  An import goes to a lower floor, to one earlier on the same floor, or stays home."""
 

@@ -70,6 +70,7 @@ MethodUnsupported  501  -32601  method_unsupported
 NoEndpoint         503  -32090  no_endpoint
 OutcomeUnknown     504  -32093  outcome_unknown
 Overloaded         503  -32094  overloaded
+VenueLimited       503  -32088  venue_limited
 Disagreement       502  -32098  disagreement
 ConfigError        500  -32099  config
 GatewayBug         500  -32099  gateway_bug

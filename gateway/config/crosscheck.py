@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from gateway.catalogue.chains import find, suggest
 from gateway.config.mistakes import did_you_mean
 from gateway.config.yaml_nodes import Document, PathKey
+from gateway.dialect.venue import read_venue, venue_names
 
 RESERVED = frozenset({"evm", "via", "prices", "status", "status.json", "livez", "readyz", "key", "metrics"})
 """First path segments that the gateway uses itself."""
@@ -28,6 +29,7 @@ def crosscheck(document: Document) -> None:
     _names(document, routes)
     for name, route in routes.items():
         _chain(document, name, mapping(route))
+        _venue(document, name, mapping(route))
         _endpoints(document, name, mapping(route), mapping(data.get("providers")))
     _references(document, data, routes)
     _listeners(document, data)
@@ -81,6 +83,29 @@ def _chain(document: Document, name: str, route: dict[str, Any]) -> None:
     chain_id = route.get("chain_id")
     if isinstance(chain_id, int) and not isinstance(chain_id, bool) and known.id is not None and chain_id != known.id:
         document.tell(("routes", name, "chain_id"), f"is {chain_id}, but the chain {chain} has the id {known.id}")
+
+
+def _venue(document: Document, name: str, route: dict[str, Any]) -> None:
+    venue, path = route.get("venue"), route.get("venue_file")
+    if venue is None and path is None:
+        for only in ("hosts", "streams"):
+            if route.get(only):
+                document.tell(("routes", name, only), "is for routes of a venue only")
+        return
+    if venue is not None and path is not None:
+        document.tell(("routes", name, "venue_file"), "says which venue it is; leave `venue` out")
+    for other in ("chain", "chain_id", "dialect", "consensus"):
+        if route.get(other):
+            document.tell(("routes", name, other), "does not stand together with a venue")
+    if isinstance(path, str) and _openable(path):
+        try:
+            with open(path, "rb") as file:
+                read_venue(file.read())
+        except ValueError as problem:
+            document.tell(("routes", name, "venue_file"), f"cannot be used: {problem}")
+    elif isinstance(venue, str) and venue not in venue_names():
+        hint = did_you_mean(venue, venue_names()) or f"; known are {', '.join(venue_names())}"
+        document.tell(("routes", name, "venue"), f"unknown venue {venue[:40]}{hint}")
 
 
 def _endpoints(document: Document, name: str, route: dict[str, Any], providers: dict[str, Any]) -> None:

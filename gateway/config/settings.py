@@ -36,7 +36,8 @@ from gateway.config.scalars import (
 )
 from gateway.config.secret import SecretUrl
 from gateway.config.sections import STRICT, Measured, Section
-from gateway.limits import EdgeLimits, FeedSettings, GzipSettings, SocketLimits, TransportSettings
+from gateway.dialect.venue import Venue, read_venue, venue_named
+from gateway.limits import EdgeLimits, FeedSettings, GzipSettings, SocketLimits, TransportSettings, VenueSettings
 from gateway.policy.admission import AdmissionSettings
 from gateway.policy.agreement import AuditSettings, ConsensusSettings
 from gateway.policy.breaker import BreakerSettings
@@ -48,6 +49,7 @@ from gateway.policy.holds import HoldSettings
 from gateway.policy.quota import QuotaSettings
 from gateway.policy.retry import RetrySettings
 from gateway.policy.selection import SelectionSettings
+from gateway.policy.weights import WeightSettings
 from gateway.telemetry.traces import TraceSettings
 
 Breaker = Annotated[BreakerSettings, Section()]
@@ -64,6 +66,9 @@ Consensus = Annotated[ConsensusSettings, Section()]
 Quota = Annotated[QuotaSettings, Section()]
 Transport = Annotated[TransportSettings, Section()]
 Feeds = Annotated[FeedSettings, Section()]
+Weights = Annotated[WeightSettings, Section()]
+Venues = Annotated[VenueSettings, Section()]
+VenueFamily = Literal["market", "account", "order", "wallet", "other"]
 ChainId = Annotated[int, Measured(low=1, high=CHAIN_ID_LIMIT)]
 
 
@@ -134,6 +139,9 @@ class EndpointSettings(DomainLabels):
     private: Flag = Field(default=False, description="transactions of the route go only to private endpoints")
     standby: Flag = Field(default=False, description="asked nothing, not even for its head, while others serve")
     budget: Quota | None = Field(default=None, description="for an endpoint without `provider`: what it may be asked")
+    serves: tuple[VenueFamily, ...] = Field(
+        default=(), description="of a venue: the only families of calls it serves; default: the catalogue's, or all"
+    )
 
     @property
     def socket(self) -> SecretUrl | None:
@@ -157,16 +165,38 @@ class MethodsSettings(Tree):
     deny: tuple[Text, ...] = Field(default=(), description="refused in any case")
 
 
-class RouteSettings(Tree):
-    """What a caller addresses: a chain, and the endpoints that serve it."""
+class StreamSettings(DomainLabels):
+    """A host of an exchange's WebSockets.  A bare URL stands for a mapping with `url` alone."""
 
+    url: SocketUrl = Field(description="ws:// or wss:// URL; what callers ask for is added to it")
+    id: Name = Field(default="", description="name in metrics, logs and pages; default: the host's")
+    paths: tuple[Text, ...] = Field(default=(), description="prefixes it serves; default: the catalogue's, or all")
+    private: tuple[Text, ...] = Field(default=(), description="those of them that belong to one caller")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_url(cls, value: Any) -> Any:
+        return {"url": value} if isinstance(value, str) else value
+
+
+class RouteSettings(Tree):
+    """What a caller addresses: a chain or a venue, and the endpoints that serve it."""
+
+    venue: Text | None = Field(default=None, description="name in the catalogue of exchanges")
+    venue_file: ReadableFile | None = Field(default=None, description="a file of your own instead of the catalogue's")
+    hosts: tuple[Host, ...] = Field(default=(), description="of a venue: host names by which callers address it")
+    streams: tuple[StreamSettings, ...] = Field(
+        default=(), description="of a venue: hosts of its WebSockets; default: the catalogue's"
+    )
     chain: Chain | None = Field(default=None, description="name or id in the catalogue of chains")
     dialect: Literal["evm", "solana", "bitcoin", "generic"] | None = Field(
         default=None, description="default: the chain's, or evm"
     )
     chain_id: ChainId | None = Field(default=None, description="default: the chain's, or what the endpoints say")
     aliases: tuple[Name, ...] = Field(default=(), description="further names")
-    endpoints: tuple[EndpointSettings, ...] = Field(min_length=1, description="URLs, or mappings with a url")
+    endpoints: tuple[EndpointSettings, ...] = Field(
+        min_length=1, description="URLs, or mappings with a url; of a venue, default: the catalogue's"
+    )
     methods: MethodsSettings = Field(
         default=MethodsSettings(), description="method policy of this route, added to the general one"
     )
@@ -185,6 +215,54 @@ class RouteSettings(Tree):
     )
     transport: Transport | None = Field(default=None, description="instead of defaults.transport")
     feeds: Feeds | None = Field(default=None, description="instead of defaults.feeds")
+    weights: Weights | None = Field(default=None, description="instead of defaults.weights")
+    venues: Venues | None = Field(default=None, description="instead of defaults.venues")
+
+    @property
+    def exchange(self) -> Venue | None:
+        """The venue it is; None: it is a chain."""
+        if self.venue_file is not None:
+            with open(self.venue_file, "rb") as file:
+                return read_venue(file.read())
+        return venue_named(self.venue) if self.venue is not None else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hosts_of_the_catalogue(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not (value.get("venue") or value.get("venue_file")):
+            return value
+        venue = _venue_of(value)
+        if venue is None:  # told elsewhere (crosscheck)
+            return value if value.get("endpoints") else {**value, "endpoints": ["https://venue.invalid"]}
+        made = dict(value)
+        if value.get("endpoints") is None:
+            made["endpoints"] = [
+                {
+                    "url": f"https://{host.host}",
+                    "serves": list(host.serves),
+                    "tier": host.tier,
+                    "provider": None,
+                    **{label: getattr(host, label) for label in _VENUE_LABELS if getattr(host, label)},
+                }
+                for host in venue.hosts
+            ]
+        if value.get("streams") is None and venue.streams is not None:
+            made["streams"] = [
+                {
+                    "url": f"wss://{host.host}",
+                    "paths": list(host.paths),
+                    "private": list(host.private),
+                    **{label: getattr(host, label) for label in _VENUE_LABELS if getattr(host, label)},
+                }
+                for host in venue.streams.hosts
+            ]
+        return made
+
+    @field_validator("streams", mode="after")
+    @classmethod
+    def _give_stream_ids(cls, streams: tuple[StreamSettings, ...]) -> tuple[StreamSettings, ...]:
+        ids = endpoint_ids([(s.id, None, s.url.reveal()) for s in streams if isinstance(s.url, SecretUrl)])
+        return tuple(s if s.id else s.model_copy(update={"id": name}) for s, name in zip(streams, ids, strict=False))
 
     @model_validator(mode="before")
     @classmethod
@@ -196,6 +274,21 @@ class RouteSettings(Tree):
     def _give_ids(cls, endpoints: tuple[EndpointSettings, ...]) -> tuple[EndpointSettings, ...]:
         ids = endpoint_ids([(e.id, e.provider, e.url.reveal()) for e in endpoints])
         return tuple(e if e.id else e.model_copy(update={"id": name}) for e, name in zip(endpoints, ids, strict=True))
+
+
+_VENUE_LABELS = ("cloud", "region", "edge")
+
+
+def _venue_of(data: dict[str, Any]) -> Venue | None:
+    """The venue that a route's data name; None: there is none, or its file cannot be used."""
+    path, name = data.get("venue_file"), data.get("venue")
+    try:
+        if isinstance(path, str):
+            with open(path, "rb") as file:
+                return read_venue(file.read())
+        return venue_named(name) if isinstance(name, str) else None
+    except (OSError, ValueError):
+        return None
 
 
 def endpoint_ids(endpoints: Sequence[tuple[str, str | None, str]]) -> list[str]:
@@ -242,6 +335,8 @@ class DefaultsSettings(Tree):
     audit: Audit = Field(default=AuditSettings(), description="reads asked twice, to find who answers wrongly")
     transport: Transport = Field(default=TransportSettings(), description="connections, timeouts and sizes upstream")
     feeds: Feeds = Field(default=FeedSettings(), description="sockets to endpoints, for subscriptions")
+    weights: Weights = Field(default=WeightSettings(), description="how the rate limits of exchanges are shared")
+    venues: Venues = Field(default=VenueSettings(), description="what exchanges are asked for our own sake")
 
 
 # --- who may ask ------------------------------------------------------------------------------------

@@ -164,7 +164,9 @@ class Exchange:
 
     def _begin(self, message: dict[str, Any]) -> None:
         status = message["status"]
-        lines = [STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status, self.protocol.default_head]
+        lines = [STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        if "bare" not in message:  # a venue's own answer says itself who made it
+            lines.append(self.protocol.default_head)
         framed = False
         for name, value in message["headers"]:
             if name == b"content-length":

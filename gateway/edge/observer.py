@@ -12,6 +12,7 @@ from collections.abc import Callable
 from random import Random
 
 from gateway.clock import Clock
+from gateway.dialect.venue_requests import VenueCall
 from gateway.errors import GatewayError
 from gateway.model import AttemptRecord, Call, Sent
 from gateway.telemetry.logs import RateLimited
@@ -26,8 +27,10 @@ from gateway.telemetry.traces import (
 )
 from gateway.upstream.answers import Answer
 from gateway.upstream.diagnosis import Verdict, diagnose
+from gateway.upstream.forwarded import Forwarded
 from gateway.upstream.permits import Moved
-from gateway.upstream.route import Route
+from gateway.upstream.route import AnyRoute, Route
+from gateway.upstream.venue_route import VenueRoute
 
 logger = logging.getLogger("seawall")
 _GOOD_ENDS = ("closed", "in", "right", "current", "trusted")
@@ -89,7 +92,9 @@ class Observer:
         """Where attempts get their trace header from; None when upstreams are sent none."""
         return trail.head if trail is not None and self._propagate else None
 
-    def ended(self, route: Route, call: Call, answer: Answer, started_at: float, trail: Trail | None) -> None:
+    def ended(
+        self, route: AnyRoute, call: Call, answer: Answer | Forwarded, started_at: float, trail: Trail | None
+    ) -> None:
         """A call came to its end (a streamed answer: to its first bytes)."""
         ended_at = self._clock()
         took = ended_at - started_at
@@ -113,6 +118,23 @@ class Observer:
             tracer.write(_trace(route, call, answer, started_at, ended_at, trail))
         if error is not None:
             self._log_failure(route, call, answer, error, ended_at)
+
+    def forwarded(
+        self, route: VenueRoute, call: VenueCall, answer: Forwarded, started_at: float, trail: Trail | None
+    ) -> None:
+        """A request to a venue came to its end."""
+        self.ended(route, call, answer, started_at, trail)
+        if answer.execution == "unknown":
+            self._quiet.log(
+                logger,
+                logging.WARNING,
+                f"a write to {route.name} may or may not have been executed",
+                self._clock(),
+                route=route.name,
+                method=call.method.label,
+                reconcile=answer.found_by,
+                attempts=[f"{record.endpoint}: {record.ended}" for record in answer.records],
+            )
 
     def moved(self, moved: Moved) -> None:
         """An endpoint's state changed."""
@@ -175,7 +197,9 @@ class Observer:
             evidence=verdict.evidence,
         )
 
-    def _log_failure(self, route: Route, call: Call, answer: Answer, error: GatewayError, now: float) -> None:
+    def _log_failure(
+        self, route: AnyRoute, call: Call, answer: Answer | Forwarded, error: GatewayError, now: float
+    ) -> None:
         self._quiet.log(
             logger,
             logging.WARNING,
@@ -189,7 +213,7 @@ class Observer:
 
 
 def _trace(
-    route: Route, call: Call, answer: Answer, started_at: float, ended_at: float, trail: Trail | None
+    route: AnyRoute, call: Call, answer: Answer | Forwarded, started_at: float, ended_at: float, trail: Trail | None
 ) -> CallTrace:
     records = answer.records
     if not records and answer.endpoint:  # the happy path keeps none: the call is its attempt

@@ -18,6 +18,7 @@ from gateway.dialect.jsonrpc import Request, decode, encode_batch, encode_error
 from gateway.edge.access import Caller, Callers, Hosts, Origins
 from gateway.edge.calls import Asked, Calls, RpcRoute, never, seconds
 from gateway.edge.observer import Observer
+from gateway.edge.venues import Venues
 from gateway.errors import CallerError, GatewayError, MalformedCall, UnknownRoute
 from gateway.limits import EdgeLimits, GzipSettings
 from gateway.upstream.answers import Answer
@@ -32,7 +33,7 @@ GZIP = (b"content-encoding", b"gzip")
 class Table:
     """Everything that a reload replaces, as one value: swapped by one assignment."""
 
-    __slots__ = ("answer_headers", "by_path", "callers", "gzip", "hosts", "limits", "origins", "routes")
+    __slots__ = ("answer_headers", "by_path", "callers", "gzip", "hosts", "limits", "origins", "routes", "venues")
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Table:
         limits: EdgeLimits,
         gzip: GzipSettings,
         answer_headers: bool,
+        venues: Venues | None = None,
     ) -> None:
         self.routes = routes
         self.callers = callers
@@ -53,13 +55,14 @@ class Table:
         self.limits = limits
         self.gzip = gzip
         self.answer_headers = answer_headers
+        self.venues = venues or Venues()
         self.by_path: dict[str, RpcRoute] = {}
         for item in routes:
             for name in (item.route.name, *item.route.aliases):
                 self.by_path[f"/{name}"] = item
             if item.route.chain_id is not None:
                 self.by_path.setdefault(f"/evm/{item.route.chain_id}", item)
-            if item.route.name == default or len(routes) == 1:
+            if item.route.name == default or (len(routes) == 1 and not self.venues):
                 self.by_path["/"] = item
 
     def find(self, path: str) -> tuple[RpcRoute | None, bytes | None]:

@@ -70,6 +70,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._no_more = False  # the caller has closed its side
         self._handler: Handler | None = None  # of the WebSocket that this connection becomes
         self._last_word = b""  # a refusal that waits until the answers before it are out
+        self.names: list[bytes] = []  # of the header fields, as they are written
 
     # --- asyncio.Protocol -------------------------------------------------------------------------
 
@@ -164,6 +165,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._head_seen = self._body_seen = 0
         self.url = b""
         self.headers = []
+        self.names = []
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -172,6 +174,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))
+        self.names.append(name)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -204,6 +207,7 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         self._incoming = Exchange(self, self._scope(version), version != "1.0" and self.parser.should_keep_alive())
         self.headers = []  # trailers go here, and no further
+        self.names = []
         if expects and version == "1.1" and self.exchange is None:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -230,7 +234,7 @@ class EdgeProtocol(HttpToolsProtocol):
             "query_string": query,
             "headers": self.headers,
             "state": {},
-            "extensions": {},
+            "extensions": {"seawall.target": target, "seawall.names": self.names},
         }
 
     def _taker(self, version: str) -> Handler:

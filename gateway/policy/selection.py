@@ -42,6 +42,7 @@ _OF_BREAKERS = (Reason.PROBING, Reason.BREAKER_OPEN)
 _NEED_ORDER = {
     Reason.NO_SLOT: 0,
     Reason.LAGGING: 1,
+    Reason.STILL: 1,
     Reason.NO_SUCH_BLOCK: 2,
     Reason.PROBING: 3,
     Reason.BREAKER_OPEN: 4,

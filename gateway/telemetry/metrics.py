@@ -59,7 +59,9 @@ _CALLER_REASONS: Final = sorted({each.reason for each in _FAILURES if issubclass
 _STATES: Final = ("closed", "half_open", "open")
 _LES: Final = (*map(floatToGoString, BUCKETS), "+Inf")
 # What a route, endpoint or method may be called in a label; a URL never fits.
-_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,99}")
+_NAME: Final = re.compile(
+    r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,99}|(?:GET|POST|PUT|PATCH|DELETE) /[A-Za-z0-9_./{}~#*-]{0,99}"  # a venue's call
+)
 
 VERDICTS: Final = ("local_fault", "chain_halted", "chain_split", "domain", "provider", "request")
 _ROUTE_COUNTERS: Final = (

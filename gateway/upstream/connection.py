@@ -49,9 +49,9 @@ class Connection(asyncio.Protocol):
     """One connection to one endpoint, carrying one exchange at a time."""
 
     __slots__ = (
-        "_decoder", "_ends_at", "_future", "_head_bytes", "_headers", "_interim", "_keep_alive", "_messages",
-        "_notice", "_overhead",
-        "_parser", "_pieces", "_pool", "_size", "_stream", "_timer", "_timer_at", "_unread_until", "_until_close",
+        "_bodyless", "_decoder", "_ends_at", "_future", "_head_bytes", "_headers", "_interim", "_keep_alive",
+        "_messages", "_notice", "_overhead", "_parser", "_pieces", "_pool", "_raw", "_size", "_stream", "_timer",
+        "_timer_at", "_unread_until", "_until_close",
         "closed", "deadline_at", "idle_since", "keep_idle_for", "loop", "status", "transport",
     )  # fmt: skip
 
@@ -86,19 +86,30 @@ class Connection(asyncio.Protocol):
         self._keep_alive = False
         self._until_close = False
         self._decoder: BodyDecoder | None = None
+        self._raw = False  # the body is passed as it comes, compressed or not
+        self._bodyless = False  # an answer to HEAD: its length is that of a body that does not come
 
     # --- the exchange -----------------------------------------------------------------------------
 
     def exchange(
-        self, request: bytes, deadline_at: float, notice_at: float = 0.0, notice: Notice | None = None
+        self,
+        request: bytes,
+        deadline_at: float,
+        notice_at: float = 0.0,
+        notice: Notice | None = None,
+        *,
+        raw: bool = False,
+        bodyless: bool = False,
     ) -> asyncio.Future[Response]:
         """Send `request` and return the future answer.  `deadline_at` is an instant of the pool's clock.
 
-        `notice` is called once if there is no answer at `notice_at`, and given `supersede`.
+        `notice` is called once if there is no answer at `notice_at`, and given `supersede`.  `raw` leaves the
+        answer's body as it comes; `bodyless` says that none will come whatever its head says.
         One timer per connection is moved along lazily, so a busy connection arms it once per
         timeout, not once per request.
         """
         self._begin()
+        self._raw, self._bodyless = raw, bodyless
         self._notice = notice
         self._ends_at = deadline_at
         if notice is not None and notice_at < deadline_at:
@@ -267,7 +278,8 @@ class Connection(asyncio.Protocol):
         for name, value in self._headers:
             size = len(name)
             if size == 16 and name.lower() == b"content-encoding" and value.lower() != b"identity":
-                self._decoder = BodyDecoder(value, self._pool.settings.answer_limit)
+                if not self._raw:
+                    self._decoder = BodyDecoder(value, self._pool.settings.answer_limit)
             elif (size == 14 and name.lower() == b"content-length") or (
                 size == 17 and name.lower() == b"transfer-encoding"
             ):
@@ -277,6 +289,8 @@ class Connection(asyncio.Protocol):
             elif size == 10 and name.lower() == b"keep-alive":
                 self.keep_idle_for = min(self.keep_idle_for, _keep_alive_seconds(value))
         self._until_close = not framed and status not in (204, 304)
+        if self._bodyless:
+            self._messages = 1  # and the connection is not used again: the parser waits for a body
 
     def on_body(self, piece: bytes) -> None:
         if self._decoder is not None:

@@ -22,7 +22,7 @@ from gateway.policy.verdicts import (
     verdicts,
 )
 from gateway.upstream.endpoints import EndpointState
-from gateway.upstream.route import Route
+from gateway.upstream.route import AnyRoute
 
 FAULTS_COUNT_FOR = 60.0  # seconds for which a call that all endpoints refused alike is told of
 _NOT_ITS_FAULT = frozenset({Reason.DRAINED, Reason.DOMAIN_SUSPECTED, Reason.NO_BUDGET, Reason.NOT_PRIVATE})
@@ -33,7 +33,7 @@ Told = Callable[[str, Verdict, bool], None]
 """Hears of a route's verdict that has come (True) or gone."""
 
 
-def diagnose(route: Route, now: float) -> tuple[Verdict, ...]:
+def diagnose(route: AnyRoute, now: float) -> tuple[Verdict, ...]:
     """The verdicts of one route, the most telling first."""
     return verdicts(_facts(route, now), now)
 
@@ -45,7 +45,7 @@ class Diary:
         self._tell = tell
         self._known: dict[str, dict[tuple[str, str], Verdict]] = {}
 
-    def look(self, routes: Iterable[Route], now: float) -> None:
+    def look(self, routes: Iterable[AnyRoute], now: float) -> None:
         """Compare with the last look.  To be called about once a second."""
         current = {}
         for route in routes:
@@ -61,7 +61,7 @@ class Diary:
         self._known = current
 
 
-def _facts(route: Route, now: float) -> RouteFacts:
+def _facts(route: AnyRoute, now: float) -> RouteFacts:
     pool = route.pool
     book = pool.blocks.book
     ids = [endpoint.id for endpoint in pool.endpoints]

@@ -56,7 +56,7 @@ class EndpointState:
     __slots__ = (
         "answered_at", "awake", "budget", "budget_until", "cells", "chain_id", "chain_ok", "distrusted_until",
         "drained_at", "endpoint", "exclusion", "exclusion_reason", "genesis", "hold", "in_flight", "last_used_at",
-        "lost_at", "max_range", "max_range_until", "needed_at", "pool", "position", "software",
+        "lost_at", "max_range", "max_range_until", "needed_at", "pool", "position", "software", "still",
         "verified", "verified_at",
     )  # fmt: skip
 
@@ -76,6 +76,7 @@ class EndpointState:
         self.chain_ok = True
         self.genesis = ""
         self.software = ""
+        self.still = False  # its public data stand still while others' move
         self.verified = False
         self.verified_at = now
         self.lost_at = -1.0  # when a connection last failed after the chain had been verified; -1: not since
@@ -114,6 +115,8 @@ class EndpointState:
         reason = self.pool.blocks.refusal(self.position, about_the_head)
         if reason is not None:
             return reason, NEVER  # its next word about its head ends it, an event
+        if self.still and family is Family.MARKET:
+            return Reason.STILL, NEVER  # the prober ends it, an event
         if now < self.hold.until:
             return Reason.HELD, self.hold.until
         if now < self.budget_until:

@@ -55,6 +55,14 @@ class Engine(Protocol):
         An engine may leave `notice` uncalled: then nothing is hedged there.
         """
 
+    async def forward(
+        self, verb: bytes, target: bytes, head: bytes, body: bytes, deadline_at: float, *, careful: bool = False
+    ) -> Reply:
+        """Send a request as it came, once; its answer's body stays as it comes.  Raises like `send`.
+
+        `head` is complete header lines of the caller's, Content-Length included where there is a body.
+        """
+
     def reap(self) -> None:
         """Close idle connections past their time."""
 

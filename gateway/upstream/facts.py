@@ -57,8 +57,10 @@ class Facts:
         block_time: float | None = None,
         connectivity: Connectivity | None = None,
         budgets: Callable[[Endpoint], ProviderBudget] | None = None,
+        vital: Family = Family.HEAD,
     ) -> None:
         self.route = route
+        self.vital = vital  # without it a route is of no use
         self.tallies = tallies
         self.settings = settings
         self.clock = clock
@@ -124,6 +126,13 @@ class Facts:
         state = self.states[position]
         state.max_range, state.max_range_until = max(1, blocks), now + RANGE_HOLDS_FOR
 
+    def note_still(self, position: int, still: bool, why: str) -> None:
+        """An exchange's host tells old public data, or lives again."""
+        state = self.states[position]
+        if state.still != still:
+            state.still = still
+            self._moved(state, "market", "", *(("current", "still") if still else ("still", "current")), why)
+
     def distrust(self, position: int, until: float, why: str) -> None:
         """Audits found it telling what two others contradict."""
         state = self.states[position]
@@ -146,6 +155,11 @@ class Facts:
         state = self.states[position]
         if state.exclusion_reason:
             state.exclusion.extend(now, self._random.random())
+
+    def trust_all(self) -> None:
+        """There is no chain to be asked for: every endpoint is the right one."""
+        for state in self.states:
+            state.verified = True
 
     def note_chain(self, position: int, chain_id: int | None, ok: bool) -> None:
         """The endpoint told its chain (or cannot, and is taken at its word)."""

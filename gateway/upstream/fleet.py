@@ -206,6 +206,9 @@ class Pool(Facts):
 
     def _candidate(self, state: EndpointState, family: Family, now: float, about_the_head: bool) -> Candidate:
         reason, until = state.refusal(family, now, about_the_head)
+        serves = state.endpoint.serves
+        if serves is not None and family not in serves:
+            reason, until = Reason.UNSUPPORTED, NEVER
         if self._keeps_private and family is Family.SEND and not state.endpoint.private:
             reason, until = Reason.NOT_PRIVATE, NEVER
         cell = state.cells[family.slot]

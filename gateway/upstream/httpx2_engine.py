@@ -95,6 +95,7 @@ class Httpx2Engine:
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._target = target.encode("latin-1")  # httpx2 would resolve dots and escape what it finds odd
+        self._own = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         self._settings = settings
         self._clock = clock
         limits = httpx2.Limits(
@@ -126,14 +127,31 @@ class Httpx2Engine:
             raise Cancelled("no time was left", sent=Sent.NOT_SENT)
         headers = dict(line.split(": ", 1) for line in extra_head.decode("ascii").split("\r\n") if line)
         request = self._client.build_request("POST", self._url, content=body, headers=headers)
+        request.extensions["target"] = self._target
+        return await self._exchange(request, deadline_at, raw=False)
+
+    async def forward(
+        self, verb: bytes, target: bytes, head: bytes, body: bytes, deadline_at: float, *, careful: bool = False
+    ) -> Response:
+        """See `engine.Engine.forward`."""
+        if self._clock() >= deadline_at:
+            raise Cancelled("no time was left", sent=Sent.NOT_SENT)
+        lines = [tuple(line.split(b": ", 1)) for line in head.split(b"\r\n") if line]
+        headers = [(name, value) for name, value in lines if name.lower() != b"content-length"]
+        request = httpx2.Request(
+            verb.decode("ascii"), self._url, headers=[*headers, *self._own], content=body if body else None
+        )
+        request.extensions["target"] = self._target.partition(b"?")[0].rstrip(b"/") + target
+        return await self._exchange(request, deadline_at, raw=True)
+
+    async def _exchange(self, request: httpx2.Request, deadline_at: float, raw: bool) -> Response:
         progress = _Progress()
         request.extensions["trace"] = progress.note
-        request.extensions["target"] = self._target
         response: httpx2.Response | None = None
         try:
             async with asyncio.timeout(max(0.0, deadline_at - self._clock())):
                 response = await self._client.send(request, stream=True)
-                return await self._read(response)
+                return await self._read(response, raw)
         except TimeoutError:
             await _close(response)
             if progress.sent is Sent.NOT_SENT:
@@ -158,10 +176,10 @@ class Httpx2Engine:
             await _close(response)
             raise _told(error, progress.sent) from None
 
-    async def _read(self, response: httpx2.Response) -> Response:
+    async def _read(self, response: httpx2.Response, raw: bool) -> Response:
         headers = [(name.lower(), value) for name, value in response.headers.raw]
         _check_head(headers, response.extensions.get("http_version"))
-        pieces = self._decoded(response)
+        pieces = self._decoded(response, raw)
         held = b""
         async for piece in pieces:
             held += piece
@@ -171,13 +189,13 @@ class Httpx2Engine:
         await response.aclose()
         return Response(response.status_code, headers, held, None)
 
-    async def _decoded(self, response: httpx2.Response) -> AsyncIterator[bytes]:
+    async def _decoded(self, response: httpx2.Response, raw: bool) -> AsyncIterator[bytes]:
         """Raw pieces through our own bounded decoder; httpx2's decodes without limit."""
-        encoding = response.headers.get("content-encoding", "identity").encode()
+        encoding = b"identity" if raw else response.headers.get("content-encoding", "identity").encode()
         decoder = BodyDecoder(encoding, self._settings.answer_limit) if encoding.lower() != b"identity" else None
         limits = BodyLimits(self._settings.answer_limit)
-        async for raw in response.aiter_raw():
-            piece = decoder.feed(raw) if decoder is not None else raw
+        async for came in response.aiter_raw():
+            piece = decoder.feed(came) if decoder is not None else came
             limits.count(len(piece))
             yield piece
         if decoder is not None and not decoder.finished:

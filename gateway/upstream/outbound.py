@@ -26,6 +26,7 @@ from gateway.upstream.transport import ConnectionPool, Target
 class Outbound:
     """How one endpoint is reached, secrets included; therefore without a repr.
 
+    `forwards`: requests pass as callers sent them, and get nothing but what the configuration names.
     `ws` is the URL of its WebSocket; `query` is added to what either URL has of its own; `ca`,
     `certificate` and `private_key` are file paths.
     """
@@ -42,6 +43,7 @@ class Outbound:
     http2: bool = False
     proxy: str | None = None
     ws: str | None = None
+    forwards: bool = False
 
     def fingerprint(self, transport: TransportSettings) -> str:
         """Two equal fingerprints mean: calls go the same way, so live connections and health may be kept.
@@ -56,12 +58,16 @@ class Outbound:
 
         Credentials inside a URL go where that URL leads and nowhere else.
         """
-        headers = {
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": f"seawall/{__version__}",
-        }
+        headers: dict[str, str] = (
+            {}
+            if self.forwards
+            else {
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "User-Agent": f"seawall/{__version__}",
+            }
+        )
         parts = urlsplit(url or self.url)
         basic = self.basic
         if basic is None and parts.username is not None:
@@ -120,4 +126,6 @@ def build_engine(outbound: Outbound, transport: TransportSettings, resolver: Res
     lines += [f"{name}: {value}" for name, value in outbound.request_headers().items()]
     head = "".join(line + "\r\n" for line in lines).encode("latin-1")
     server_name = outbound.server_name or host
-    return ConnectionPool(Target(host, port, head, tls, server_name), transport, resolver, clock)
+    extra = "".join(f"{name}: {value}\r\n" for name, value in outbound.request_headers().items()).encode("latin-1")
+    target = Target(host, port, head, tls, server_name, shown_host.encode(), parts.path.rstrip("/").encode(), extra)
+    return ConnectionPool(target, transport, resolver, clock)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from gateway.dialect.protocol import Dialect
 from gateway.limits import TransportSettings
@@ -18,6 +19,22 @@ from gateway.upstream.waiting import Waiting
 
 RequestFault = tuple[float, str, str, tuple[str, ...]]
 """When, which method, what they said, and who: a call that all endpoints refused alike."""
+
+
+class AnyRoute(Protocol):
+    """What pages, metrics and verdicts need of a route, whatever is spoken on it."""
+
+    name: str
+    pool: Pool
+    stats: RouteStats
+    chain_id: int | None
+    request_faults: deque[RequestFault]
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def speaks(self) -> str: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +66,11 @@ class Route:
 
     def __post_init__(self) -> None:
         self.head_method = self.dialect.call(self.dialect.head_call[0], b"", None).method
+
+    @property
+    def speaks(self) -> str:
+        """What is spoken on it."""
+        return self.dialect.name
 
     @property
     def retry(self) -> RetrySettings:

@@ -10,17 +10,18 @@ from collections.abc import Iterable
 from typing import Any
 
 from gateway.clock import wall_at
-from gateway.model import Family, Method
+from gateway.model import Call, Family
 from gateway.policy.breaker import BreakerState
 from gateway.policy.verdicts import headline
 from gateway.telemetry.metrics import EndpointGauge, RouteGauge
 from gateway.upstream.diagnosis import diagnose
 from gateway.upstream.endpoints import EndpointState
-from gateway.upstream.route import Route
+from gateway.upstream.fleet import Pool
+from gateway.upstream.route import AnyRoute
 
 
 def status_report(
-    routes: Iterable[Route], now: float, *, version: str, started_at: float, config: dict[str, Any]
+    routes: Iterable[AnyRoute], now: float, *, version: str, started_at: float, config: dict[str, Any]
 ) -> dict[str, Any]:
     """Everything that may be shown to anyone who may reach the page.  Times are seconds since 1970."""
     listed = [_route_status(route, now) for route in routes]
@@ -33,22 +34,21 @@ def status_report(
     }
 
 
-def readiness(routes: Iterable[Route], now: float, draining: bool) -> tuple[bool, list[str]]:
+def readiness(routes: Iterable[AnyRoute], now: float, draining: bool) -> tuple[bool, list[str]]:
     """Ready when every route has at least one endpoint to use; else the reasons, one a line."""
     if draining:
         return False, ["the gateway is shutting down"]
     problems = []
     for route in routes:
-        if not any(state.refusal(Family.HEAD, now)[0] is None for state in route.pool.states):
-            why = ", ".join(f"{s.endpoint.id}: {s.refusal(Family.HEAD, now)[0].value}" for s in route.pool.states)  # type: ignore[union-attr]
+        if not any(state.refusal(route.pool.vital, now)[0] is None for state in route.pool.states):
+            why = ", ".join(f"{s.endpoint.id}: {s.refusal(route.pool.vital, now)[0].value}" for s in route.pool.states)  # type: ignore[union-attr]
             problems.append(f"route {route.name} has no available endpoint ({why})")
     return not problems, problems
 
 
-def explanation(route: Route, method: Method, now: float) -> dict[str, Any]:
-    """Why a call would go where: the ranking for one method, with the reason for every endpoint."""
-    pool = route.pool
-    call = route.dialect.call(method.name, b"", None)
+def explanation(route: str, pool: Pool, call: Call, now: float) -> dict[str, Any]:
+    """Why a call would go where: the ranking for it, with the reason for every endpoint."""
+    method = call.method
     ranking = pool.ranking_for(call, now)
     refused = {i: (reason, until) for i, reason, until in ranking.refused}
     rows = []
@@ -76,7 +76,7 @@ def explanation(route: Route, method: Method, now: float) -> dict[str, Any]:
                 row["last_resort"] = ranking.need.index(i) + 1
         rows.append(row)
     return {
-        "route": route.name,
+        "route": route,
         "method": method.label,
         "class": method.request_class.value,
         "family": method.family.value,
@@ -85,7 +85,7 @@ def explanation(route: Route, method: Method, now: float) -> dict[str, Any]:
     }
 
 
-def endpoint_gauges(routes: Iterable[Route], now: float) -> Iterable[EndpointGauge]:
+def endpoint_gauges(routes: Iterable[AnyRoute], now: float) -> Iterable[EndpointGauge]:
     """What the metrics read at scrape."""
     levels = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
     for route in routes:
@@ -95,28 +95,28 @@ def endpoint_gauges(routes: Iterable[Route], now: float) -> Iterable[EndpointGau
             yield EndpointGauge(
                 route=route.name,
                 endpoint=state.endpoint.id,
-                available=state.refusal(Family.HEAD, now)[0] is None,
+                available=state.refusal(route.pool.vital, now)[0] is None,
                 breakers=breakers,
                 lag=book.lag(state.position, now)[0] if book.head(state.position) >= 0 else None,
                 budget_left=state.budget.left(now),
             )
 
 
-def route_gauges(routes: Iterable[Route], now: float) -> Iterable[RouteGauge]:
+def route_gauges(routes: Iterable[AnyRoute], now: float) -> Iterable[RouteGauge]:
     """The same of routes."""
     for route in routes:
         kinds = frozenset(verdict.kind.value for verdict in diagnose(route, now))
         yield RouteGauge(route.name, route.pool.blocks.book.reference, route.pool.waiting, kinds)
 
 
-def _route_status(route: Route, now: float) -> dict[str, Any]:
+def _route_status(route: AnyRoute, now: float) -> dict[str, Any]:
     endpoints = [_endpoint_status(state, now) for state in route.pool.states]
     found = diagnose(route, now)
     book = route.pool.blocks.book
     return {
         "name": route.name,
         "title": route.title or route.name,
-        "dialect": route.dialect.name,
+        "dialect": route.speaks,
         "chain_id": route.chain_id or next((s.chain_id for s in route.pool.states if s.chain_id and s.chain_ok), None),
         "available": any(endpoint["available"] for endpoint in endpoints),
         "verdict": headline(found),
@@ -156,13 +156,13 @@ def _endpoint_status(state: EndpointState, now: float) -> dict[str, Any]:
         if since is not None:
             item["since"] = round(wall_at(since, now), 3)
         reasons.append(item)
-    head = state.cells[Family.HEAD.slot]
+    head = state.cells[pool.vital.slot]
     return {
         "id": state.endpoint.id,
         "provider": state.endpoint.provider,
         "tier": state.endpoint.tier,
         "domains": dict(state.endpoint.domains),
-        "available": state.refusal(Family.HEAD, now)[0] is None,
+        "available": state.refusal(pool.vital, now)[0] is None,
         "reasons": reasons,
         "standby": state.endpoint.standby,
         "in_flight": state.in_flight,

@@ -34,9 +34,10 @@ PEEK_AFTER_IDLE = 1.0  # a connection idle for longer is checked for a close we 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where one endpoint's requests go.  `head` is everything of the request up to Content-Length.
+    """Where one endpoint's requests go.  `head` is everything of a call up to Content-Length.
 
-    `addresses` is empty when `host` is a name to be resolved.  `tls` is None for plain HTTP.
+    `tls` is None for plain HTTP.  Requests that are forwarded as they came get `prefix` before their target,
+    `authority` as their Host and the lines of `extra`.
     """
 
     host: str
@@ -44,6 +45,9 @@ class Target:
     head: bytes
     tls: ssl.SSLContext | None = None
     server_name: str | None = None
+    authority: bytes = b""
+    prefix: bytes = b""
+    extra: bytes = b""
 
 
 class ConnectionPool:
@@ -75,12 +79,7 @@ class ConnectionPool:
         `extra_head` is complete header lines (trace context).  `careful` calls (those that may not
         be repeated) check a reused connection for a close before writing.  Raises AttemptError.
         """
-        now = self.clock()
-        if now >= deadline_at:
-            raise Cancelled("no time was left", sent=Sent.NOT_SENT)
-        connection = self._take_idle(careful, now)
-        if connection is None:
-            connection = await self.connect(deadline_at)
+        connection = await self._connection(deadline_at, careful)
         request = b"%b%bContent-Length: %d\r\n\r\n%b" % (self.target.head, extra_head, len(body), body)
         future = connection.exchange(request, deadline_at, notice_at, notice)
         try:
@@ -88,6 +87,32 @@ class ConnectionPool:
         except asyncio.CancelledError:
             connection.abandon(future)
             raise
+
+    async def forward(
+        self, verb: bytes, target: bytes, head: bytes, body: bytes, deadline_at: float, *, careful: bool = False
+    ) -> Response:
+        """Send a request as it came and return its answer as it comes, compressed or not.
+
+        `head` is complete header lines, Content-Length included where there is a body.  Raises AttemptError.
+        """
+        connection = await self._connection(deadline_at, careful)
+        to = self.target
+        request = b"%b %b%b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n%b" % (
+            verb, to.prefix, target, to.authority, to.extra, head, body
+        )  # fmt: skip
+        future = connection.exchange(request, deadline_at, raw=True, bodyless=verb == b"HEAD")
+        try:
+            return await future
+        except asyncio.CancelledError:
+            connection.abandon(future)
+            raise
+
+    async def _connection(self, deadline_at: float, careful: bool) -> Connection:
+        """An idle connection that is sound, or a new one."""
+        now = self.clock()
+        if now >= deadline_at:
+            raise Cancelled("no time was left", sent=Sent.NOT_SENT)
+        return self._take_idle(careful, now) or await self.connect(deadline_at)
 
     async def connect(self, deadline_at: float) -> Connection:
         """Open a connection: resolve, connect, TLS.  Raises a NotSent error: nothing was written."""

@@ -1,0 +1,86 @@
+"""A venue at run time: its hosts, what is known of its rules, its shared budget and its shared answers.
+
+Always true: all hosts of a route are one venue with one budget, because the venue counts by source address
+and account, not by host; callers of a venue share what it tells to everybody, and nothing else.
+Does not belong here: carrying a request (forward), waiting for one's turn (gate), sharing (shelf).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gateway.dialect.venue import Venue
+from gateway.dialect.venue_answers import Answers
+from gateway.dialect.venue_requests import Requests
+from gateway.limits import TransportSettings, VenueSettings
+from gateway.model import RequestClass
+from gateway.telemetry.tallies import RouteStats
+from gateway.upstream.engine import Engine
+from gateway.upstream.fleet import Pool
+from gateway.upstream.gate import Gate, Rows
+from gateway.upstream.route import RequestFault
+from gateway.upstream.shelf import Shelf
+
+
+@dataclass(slots=True)
+class HostFacts:
+    """What probes found out about one host.  `skew` is its clock minus ours in seconds; None: not asked yet."""
+
+    skew: float | None = None
+    pulse: float | None = None
+    moved_at: float = 0.0
+    still: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class VenueRoute:
+    """What a caller addresses.  `engines[i]` serves `pool.endpoints[i]`.
+
+    `hosts` are the names by which callers may address it; `maintenance` is what the venue says of itself.
+    """
+
+    name: str
+    pool: Pool
+    engines: Sequence[Engine]
+    venue: Venue
+    requests: Requests
+    answers: Answers
+    gate: Gate
+    rows: Rows
+    shelf: Shelf
+    transport: TransportSettings
+    stats: RouteStats
+    settings: VenueSettings
+    facts: list[HostFacts]
+    aliases: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    maintenance: str = ""
+    last_call_at: float = 0.0
+    chain_id: int | None = None
+    fingerprint: str = ""
+    request_faults: deque[RequestFault] = field(default_factory=lambda: deque(maxlen=8))
+
+    @property
+    def title(self) -> str:
+        return self.venue.title
+
+    @property
+    def speaks(self) -> str:
+        """What is spoken on it."""
+        return self.venue.name
+
+    def attempt_timeout(self, request_class: RequestClass) -> float:
+        """Seconds one attempt may take.  What is sent once is waited for as long as its caller waits.
+
+        Binance answers an order that it cannot place after ten seconds of its own (-1007).
+        """
+        if request_class.repeatable:
+            return self.transport.attempt_timeout
+        return self.pool.settings.retry.heavy_deadline
+
+    def deadline(self, request_class: RequestClass) -> float:
+        """Seconds a call may take when its caller names no time."""
+        retry = self.pool.settings.retry
+        return retry.deadline if request_class.repeatable else max(retry.deadline, retry.heavy_deadline)

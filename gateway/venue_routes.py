@@ -1,0 +1,111 @@
+"""From a venue's settings to a running route: what the catalogue says, put together with what the file says.
+
+Always true: what the file says wins; the hosts of the catalogue mean the route behind ``/via/`` even where the file
+sends their calls elsewhere; a venue that the reload left as it was keeps its counts, its holds and its answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from gateway.clock import monotonic
+from gateway.config.secret import SecretUrl
+from gateway.config.settings import EndpointSettings, RouteSettings, Settings
+from gateway.dialect.venue import Venue
+from gateway.dialect.venue_answers import Answers
+from gateway.dialect.venue_requests import Requests
+from gateway.edge.methods import MethodPolicy
+from gateway.edge.venues import VenueTarget
+from gateway.limits import TransportSettings, VenueSettings
+from gateway.model import Family
+from gateway.policy.turns import Turns
+from gateway.policy.weights import WeightLimit, WeightLimits, WeightSettings
+from gateway.telemetry.tallies import RouteStats
+from gateway.upstream.engine import Engine
+from gateway.upstream.fleet import Pool
+from gateway.upstream.gate import Gate, Rows
+from gateway.upstream.shelf import Shelf
+from gateway.upstream.venue_route import HostFacts, VenueRoute
+
+
+def build_venue(
+    name: str,
+    settings: Settings,
+    venue: Venue,
+    pool: Pool,
+    engines: Sequence[Engine],
+    transport: TransportSettings,
+    stats: RouteStats,
+) -> VenueTarget:
+    """The running route of a venue."""
+    route = settings.routes[name]
+    weights = route.weights or settings.defaults.weights
+    own = route.venues or settings.defaults.venues
+    pool.trust_all()
+    running = VenueRoute(
+        name,
+        pool,
+        list(engines),
+        venue,
+        Requests(venue),
+        Answers(venue),
+        build_gate(venue, weights, own),
+        Rows(),
+        Shelf(monotonic),
+        transport,
+        stats,
+        own,
+        [HostFacts() for _ in pool.endpoints],
+        aliases=tuple(route.aliases),
+        hosts=tuple(route.hosts),
+        last_call_at=monotonic(),
+        fingerprint=repr((venue, weights, own)),
+    )
+    allow = [*settings.methods.allow, *route.methods.allow]
+    deny = [*settings.methods.deny, *route.methods.deny]
+    return VenueTarget(running, MethodPolicy(allow, deny), frozenset(_authorities(venue, route)))
+
+
+def build_gate(venue: Venue, weights: WeightSettings, own: VenueSettings) -> Gate:
+    """The venue's limits and who waits for them."""
+    limits = [WeightLimit(limit.name, limit.amount, limit.window, limit.each) for limit in venue.limits]
+    turns = Turns(own.waiting, own.waiting_per_caller)  # type: ignore[var-annotated]
+    return Gate(WeightLimits(limits, weights, monotonic()), turns, monotonic)
+
+
+def families_of(endpoint: EndpointSettings, venue: Venue) -> frozenset[Family] | None:
+    """What an endpoint serves: as the file says, or the catalogue for its host; None: everything."""
+    names: Sequence[str] = endpoint.serves
+    if not names:
+        authority = urlsplit(endpoint.url.reveal()).netloc.rpartition("@")[2].lower()
+        names = next((host.serves for host in venue.hosts if host.host == authority), ())
+    return frozenset(Family(name) for name in names) if names else None
+
+
+def take_over(new: VenueRoute, old: VenueRoute) -> None:
+    """Keep what is known and counted, where the rules are the same."""
+    if new.fingerprint == old.fingerprint:
+        new.gate, new.rows, new.shelf, new.maintenance = old.gate, old.rows, old.shelf, old.maintenance
+        for position, endpoint in enumerate(new.pool.endpoints):
+            before = old.pool.position_of(endpoint.id)
+            if before is not None:
+                new.facts[position] = old.facts[before]
+
+
+def _authorities(venue: Venue, route: RouteSettings) -> list[bytes]:
+    hosts = [host.host for host in venue.hosts]
+    if venue.streams is not None:
+        hosts += [host.host for host in venue.streams.hosts]
+    urls = [endpoint.url for endpoint in route.endpoints]
+    urls += [stream.url for stream in route.streams if isinstance(stream.url, SecretUrl)]
+    hosts += [_without_default_port(url.reveal()) for url in urls]
+    return [host.lower().encode() for host in hosts]
+
+
+def _without_default_port(url: str) -> str:
+    parts = urlsplit(url)
+    default = {"http": 80, "ws": 80, "https": 443, "wss": 443}.get(parts.scheme)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    return host if parts.port in (None, default) else f"{host}:{parts.port}"
