@@ -169,7 +169,8 @@ class _Wish:
             elif name == b"connection":
                 self.connection |= _tokens(value)
             elif name == b"origin":
-                self.origin = value
+                if from_browser(value):
+                    self.origin = value
             elif name == b"sec-fetch-site":
                 self.fetch_site = value
             elif name == b"traceparent":
@@ -188,6 +189,11 @@ def admit(table: Table, located: Located, wish: _Wish) -> Caller:
     return table.callers.identify(located.key if located.key is not None else wish.key)
 
 
+def from_browser(origin: bytes) -> bool:
+    """Browsers send a scheme and a host, or ``null``; ccxt sends any proxy a made-up word."""
+    return b"://" in origin or origin == b"null"
+
+
 def head_lines(
     names: list[bytes] | None, headers: list[tuple[bytes, bytes]], size: int, wish: _Wish, plain: bool
 ) -> bytes:
@@ -197,6 +203,8 @@ def head_lines(
     for position, (name, value) in enumerate(headers):
         if name in HOP_BY_HOP or name in gone or name.startswith(OURS):
             continue
+        if name == b"origin" and not from_browser(value):
+            continue  # meant for the proxy that `proxyUrl` names
         if plain and name == b"accept-encoding":
             continue
         lines.append(b"%b: %b\r\n" % (names[position] if names is not None else name, value))

@@ -63,7 +63,8 @@ class EndpointFacts:
 class DomainFacts:
     """One suspected failure domain: ids of the members that fell, and of all.
 
-    `over` is the time from the first fall to the last, in seconds; None: not known.
+    `over` is the time from the first fall to the last, in seconds; None: not known.  `elsewhere` names other
+    routes that it took at the same time.
     """
 
     label: str
@@ -72,6 +73,7 @@ class DomainFacts:
     down: tuple[str, ...]
     members: tuple[str, ...]
     over: float | None = None
+    elsewhere: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +157,10 @@ def _domains(facts: RouteFacts) -> list[Verdict]:
         when = (
             "together" if domain.over is None else f"within {domain.over:.0f} s" if domain.over >= 1 else "within 1 s"
         )
+        too = f", and so did others of {domain.elsewhere}" if domain.elsewhere else ""
         words = (
             f"{_listed(domain.down)} stopped answering {when}, {len(domain.down)} of {len(domain.members)} "
-            f"with {domain.label} {domain.value}; {_serving(facts)}"
+            f"with {domain.label} {domain.value}{too}; {_serving(facts)}"
         )
         subject = domain.value if domain.label != "provider" else f"provider {domain.value}"
         found.append(Verdict(VerdictKind.DOMAIN, subject, domain.since, words))

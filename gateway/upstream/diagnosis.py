@@ -8,7 +8,7 @@ Does not belong here: which verdict explains which (policy/verdicts).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from gateway.model import Reason
 from gateway.policy.verdicts import (
@@ -22,6 +22,7 @@ from gateway.policy.verdicts import (
     verdicts,
 )
 from gateway.upstream.endpoints import EndpointState
+from gateway.upstream.regions import wide_domains
 from gateway.upstream.route import AnyRoute
 
 FAULTS_COUNT_FOR = 60.0  # seconds for which a call that all endpoints refused alike is told of
@@ -29,13 +30,16 @@ _NOT_ITS_FAULT = frozenset({Reason.DRAINED, Reason.DOMAIN_SUSPECTED, Reason.NO_B
 
 __all__ = ["Diary", "Told", "Verdict", "VerdictKind", "diagnose"]
 
+Wide = Mapping[str, tuple[DomainFacts, ...]]
+"""Domains that fell across routes, by route."""
+
 Told = Callable[[str, Verdict, bool], None]
 """Hears of a route's verdict that has come (True) or gone."""
 
 
-def diagnose(route: AnyRoute, now: float) -> tuple[Verdict, ...]:
-    """The verdicts of one route, the most telling first."""
-    return verdicts(_facts(route, now), now)
+def diagnose(route: AnyRoute, now: float, wide: Wide | None = None) -> tuple[Verdict, ...]:
+    """The verdicts of one route, the most telling first.  `wide` are domains that fell across routes."""
+    return verdicts(_facts(route, now, wide.get(route.name, ()) if wide else ()), now)
 
 
 class Diary:
@@ -48,8 +52,10 @@ class Diary:
     def look(self, routes: Iterable[AnyRoute], now: float) -> None:
         """Compare with the last look.  To be called about once a second."""
         current = {}
+        routes = list(routes)
+        wide = wide_domains(routes, now)
         for route in routes:
-            found = {(verdict.kind.value, verdict.subject): verdict for verdict in diagnose(route, now)}
+            found = {(verdict.kind.value, verdict.subject): verdict for verdict in diagnose(route, now, wide)}
             before = self._known.get(route.name, {})
             for key, verdict in found.items():
                 if key not in before:
@@ -61,7 +67,7 @@ class Diary:
         self._known = current
 
 
-def _facts(route: AnyRoute, now: float) -> RouteFacts:
+def _facts(route: AnyRoute, now: float, wide: tuple[DomainFacts, ...]) -> RouteFacts:
     pool = route.pool
     book = pool.blocks.book
     ids = [endpoint.id for endpoint in pool.endpoints]
@@ -72,7 +78,9 @@ def _facts(route: AnyRoute, now: float) -> RouteFacts:
         domains=tuple(
             DomainFacts(*trip.domain, trip.since, tuple(ids[p] for p in trip.down), tuple(ids[p] for p in trip.members))
             for trip in pool.domains.trips()
-        ),
+            if all(trip.domain != (domain.label, domain.value) for domain in wide)
+        )
+        + wide,
         local_fault_since=pool.connectivity.local_fault_since(now),
         halted_since=book.halted_since(now),
         head=book.reference,

@@ -14,9 +14,10 @@ from gateway.model import Call, Family
 from gateway.policy.breaker import BreakerState
 from gateway.policy.verdicts import headline
 from gateway.telemetry.metrics import EndpointGauge, RouteGauge
-from gateway.upstream.diagnosis import diagnose
+from gateway.upstream.diagnosis import Wide, diagnose
 from gateway.upstream.endpoints import EndpointState
 from gateway.upstream.fleet import Pool
+from gateway.upstream.regions import wide_domains
 from gateway.upstream.route import AnyRoute
 
 
@@ -24,7 +25,9 @@ def status_report(
     routes: Iterable[AnyRoute], now: float, *, version: str, started_at: float, config: dict[str, Any]
 ) -> dict[str, Any]:
     """Everything that may be shown to anyone who may reach the page.  Times are seconds since 1970."""
-    listed = [_route_status(route, now) for route in routes]
+    routes = list(routes)
+    wide = wide_domains(routes, now)
+    listed = [_route_status(route, now, wide) for route in routes]
     return {
         "version": version,
         "started_at": round(wall_at(started_at, now), 3),
@@ -104,14 +107,16 @@ def endpoint_gauges(routes: Iterable[AnyRoute], now: float) -> Iterable[Endpoint
 
 def route_gauges(routes: Iterable[AnyRoute], now: float) -> Iterable[RouteGauge]:
     """The same of routes."""
+    routes = list(routes)
+    wide = wide_domains(routes, now)
     for route in routes:
-        kinds = frozenset(verdict.kind.value for verdict in diagnose(route, now))
+        kinds = frozenset(verdict.kind.value for verdict in diagnose(route, now, wide))
         yield RouteGauge(route.name, route.pool.blocks.book.reference, route.pool.waiting, kinds)
 
 
-def _route_status(route: AnyRoute, now: float) -> dict[str, Any]:
+def _route_status(route: AnyRoute, now: float, wide: Wide) -> dict[str, Any]:
     endpoints = [_endpoint_status(state, now) for state in route.pool.states]
-    found = diagnose(route, now)
+    found = diagnose(route, now, wide)
     book = route.pool.blocks.book
     return {
         "name": route.name,
