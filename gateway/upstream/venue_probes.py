@@ -23,6 +23,7 @@ from gateway.policy.weights import Priority
 from gateway.upstream.endpoints import EndpointState
 from gateway.upstream.engine import Reply
 from gateway.upstream.permits import Permit
+from gateway.upstream.transport import ConnectionPool
 from gateway.upstream.venue_route import VenueRoute
 
 LOOK_EVERY = 0.1  # seconds between two looks at who is due
@@ -78,9 +79,8 @@ class VenueProber:
             lazy = IDLE_FACTOR if now - route.last_call_at > IDLE_AFTER else 1.0
             for state in route.pool.states:
                 live.add(id(state))
-                if health.ping is not None:
-                    every = NEED_EVERY if state.down or state.exclusion_reason else route.settings.probe_every * lazy
-                    self._start((id(state), "ping"), now, every, functools.partial(self._ping, route, state))
+                every = NEED_EVERY if state.down or state.exclusion_reason else route.settings.probe_every * lazy
+                self._start((id(state), "ping"), now, every, functools.partial(self._ping, route, state))
                 if health.pulse is not None and not state.down:
                     every = route.settings.pulse_every * lazy
                     self._start((id(state), "pulse"), now, every, functools.partial(self._feel, route, state))
@@ -114,8 +114,6 @@ class VenueProber:
             return
         health = route.venue.health
         target = health.clock.target if health.clock is not None else health.ping
-        if target is None:
-            return
         broken = next((c for c in state.cells if c is not None and c.breaker.state is not BreakerState.CLOSED), None)
         if broken is not None:
             breaker = broken.breaker
@@ -128,6 +126,9 @@ class VenueProber:
                 return
         else:
             permit = route.pool.ask(state.position, Family.MARKET, now)
+        if target is None:
+            await self._knock(route, state, permit)
+            return
         reply = await self._ask(route, state, permit, target)
         if reply is None or reply.status != 200:
             if state.exclusion_reason:
@@ -139,6 +140,19 @@ class VenueProber:
             if told is not None:
                 travelled = 0.5 * (self._clock() - now)
                 route.facts[state.position].skew = told - (wall_seconds() - travelled)
+
+    async def _knock(self, route: VenueRoute, state: EndpointState, permit: Permit) -> None:
+        """Does it take connections?  All that can be asked where every call needs a key."""
+        engine = route.engines[state.position]
+        with permit:
+            try:
+                if isinstance(engine, ConnectionPool):
+                    engine.give_back(await engine.connect(self._clock() + PROBE_TIMEOUT))
+            except AttemptError as error:
+                permit.settle(error.counts, error.reason, self._clock())
+                return
+            permit.settle(Outcome.SUCCESS, "answer", self._clock())
+        route.pool.back(state.position, self._clock())
 
     async def _feel(self, route: VenueRoute, state: EndpointState) -> None:
         """Do its public data move?"""
