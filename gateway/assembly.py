@@ -30,7 +30,9 @@ from gateway.edge.observer import Observer
 from gateway.edge.pages import operations_pages, public_pages
 from gateway.edge.rest import RestEdge
 from gateway.edge.rpc import RpcEdge, Table
+from gateway.edge.socket import Handler
 from gateway.edge.stream import Streams
+from gateway.edge.venue_socket import VenueSockets
 from gateway.errors import ConfigError
 from gateway.policy.connectivity import Connectivity
 from gateway.routes import Budgeted, Built, RouteBuilder, build_table, host_and_port
@@ -90,6 +92,7 @@ class Gateway:
         self._listeners: list[Listener] = []
         self._rpc: RpcEdge | None = None
         self._streams: Streams | None = None
+        self._venue_sockets: VenueSockets | None = None
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._prober = Prober(lambda: self.routes, monotonic)
@@ -129,7 +132,8 @@ class Gateway:
     @property
     def sockets(self) -> int:
         """Callers' WebSockets that are open."""
-        return len(self._streams.sessions) if self._streams is not None else 0
+        opened = (self._streams, self._venue_sockets)
+        return sum(len(sockets.sessions) for sockets in opened if sockets is not None)
 
     def feed_sources(self, route: str) -> list[str]:
         """The endpoints whose events feed the heads of a route, by id."""
@@ -159,7 +163,14 @@ class Gateway:
                 self._report,
             )
             rest = RestEdge(Forwarder(monotonic), monotonic, self._observer)
-            public = self._listener(PublicApp(self._rpc, rest, public_pages(self)), self._streams.upgrade)
+            self._venue_sockets = VenueSockets(
+                lambda: self._rpc.table if self._rpc is not None else table,
+                self._observer,
+                monotonic,
+                settings.websockets,
+                self._report,
+            )
+            public = self._listener(PublicApp(self._rpc, rest, public_pages(self)), self._upgrade)
             token = settings.operations.token
             operations = self._listener(operations_pages(self, token.reveal() if token else None))
             await public.start(*host_and_port(settings.listen))
@@ -186,6 +197,8 @@ class Gateway:
         cut_off = sum(await asyncio.gather(*(listener.stop(wait, monotonic) for listener in self._listeners)))
         if self._streams is not None:
             await self._streams.close()
+        if self._venue_sockets is not None:
+            await self._venue_sockets.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -286,6 +299,7 @@ class Gateway:
             self._observer.moved,
             self._connectivity,
             self._budgets,
+            self._connects,
         )
         built = [builder.build(name) for name in settings.routes]
         retired = []
@@ -352,6 +366,13 @@ class Gateway:
                         state.endpoint.id,
                         route.name,
                     )
+
+    def _upgrade(self, scope: dict[str, Any]) -> Handler:
+        """Who takes a caller's WebSocket.  Raises CallerError."""
+        assert self._streams is not None
+        assert self._venue_sockets is not None
+        located = self._venue_sockets.locate(scope)
+        return self._streams.upgrade(scope) if located is None else self._venue_sockets.upgrade(located, scope)
 
     def _listener(self, app: Any, upgrade: Upgrade | None = None) -> Listener:
         return Listener(

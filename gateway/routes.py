@@ -38,7 +38,7 @@ from gateway.upstream.permits import Moved, PoolSettings
 from gateway.upstream.placement import Placer
 from gateway.upstream.resolver import Resolver
 from gateway.upstream.route import Route
-from gateway.upstream.sockets import SocketTarget, socket_target
+from gateway.upstream.sockets import ConnectBudget, SocketTarget, socket_target
 from gateway.upstream.transport import ConnectionPool
 from gateway.upstream.venue_route import VenueRoute
 from gateway.upstream.waiting import Waiting
@@ -119,6 +119,7 @@ class RouteBuilder:
         tell: Callable[[Moved], None],
         connectivity: Connectivity,
         budgets: dict[str, Budgeted],
+        connects: ConnectBudget,
     ) -> None:
         self._settings = settings
         self._resolver = resolver
@@ -127,6 +128,7 @@ class RouteBuilder:
         self._tell = tell
         self._connectivity = connectivity
         self._budgets = budgets
+        self._connects = connects
         self._tables = [load_ranges(path) for path in settings.domains.ranges]
 
     def _budgets_of(self, route: RouteSettings) -> Callable[[Endpoint], ProviderBudget]:
@@ -172,7 +174,9 @@ class RouteBuilder:
         fingerprints = [outbound.fingerprint(transport) for outbound in outbounds]
         feeds = route.feeds or settings.defaults.feeds
         if venue is not None:
-            target = build_venue(name, settings, venue, pool, engines, transport, stats)
+            target = build_venue(
+                name, settings, venue, pool, engines, transport, stats, self._resolver, self._connects, self._chance
+            )
             return Built(target.route, target, fingerprints, {}, feeds)
         running = Route(
             name,

@@ -7,10 +7,10 @@ sends their calls elsewhere; a venue that the reload left as it was keeps its co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 from urllib.parse import urlsplit
 
 from gateway.clock import monotonic
-from gateway.config.secret import SecretUrl
 from gateway.config.settings import EndpointSettings, RouteSettings, Settings
 from gateway.dialect.venue import Venue
 from gateway.dialect.venue_answers import Answers
@@ -18,15 +18,19 @@ from gateway.dialect.venue_requests import Requests
 from gateway.edge.methods import MethodPolicy
 from gateway.edge.venues import VenueTarget
 from gateway.limits import TransportSettings, VenueSettings
-from gateway.model import Family
+from gateway.model import DOMAIN_LABELS, Family
 from gateway.policy.turns import Turns
 from gateway.policy.weights import WeightLimit, WeightLimits, WeightSettings
 from gateway.telemetry.tallies import RouteStats
 from gateway.upstream.engine import Engine
 from gateway.upstream.fleet import Pool
 from gateway.upstream.gate import Gate, Rows
+from gateway.upstream.outbound import Outbound
+from gateway.upstream.resolver import Resolver
 from gateway.upstream.shelf import Shelf
+from gateway.upstream.sockets import ConnectBudget, socket_target
 from gateway.upstream.venue_route import HostFacts, VenueRoute
+from gateway.upstream.venue_streams import StreamHost, VenueStreams
 
 
 def build_venue(
@@ -37,6 +41,9 @@ def build_venue(
     engines: Sequence[Engine],
     transport: TransportSettings,
     stats: RouteStats,
+    resolver: Resolver,
+    connects: ConnectBudget,
+    chance: Random,
 ) -> VenueTarget:
     """The running route of a venue."""
     route = settings.routes[name]
@@ -57,10 +64,11 @@ def build_venue(
         stats,
         own,
         [HostFacts() for _ in pool.endpoints],
+        build_streams(venue, route, settings, resolver, connects, chance),
         aliases=tuple(route.aliases),
         hosts=tuple(route.hosts),
         last_call_at=monotonic(),
-        fingerprint=repr((venue, weights, own)),
+        fingerprint=repr((venue, weights, own, [(s.id, s.url.reveal()) for s in route.streams])),
     )
     allow = [*settings.methods.allow, *route.methods.allow]
     deny = [*settings.methods.deny, *route.methods.deny]
@@ -72,6 +80,40 @@ def build_gate(venue: Venue, weights: WeightSettings, own: VenueSettings) -> Gat
     limits = [WeightLimit(limit.name, limit.amount, limit.window, limit.each) for limit in venue.limits]
     turns = Turns(own.waiting, own.waiting_per_caller)  # type: ignore[var-annotated]
     return Gate(WeightLimits(limits, weights, monotonic()), turns, monotonic)
+
+
+def build_streams(
+    venue: Venue,
+    route: RouteSettings,
+    settings: Settings,
+    resolver: Resolver,
+    connects: ConnectBudget,
+    chance: Random,
+) -> VenueStreams | None:
+    """The hosts of its WebSockets; None: it has none."""
+    if not route.streams:
+        return None
+    listed = venue.streams.hosts if venue.streams is not None else ()
+    hosts = []
+    for stream in route.streams:
+        url = stream.url.reveal()
+        name = _without_default_port(url)
+        known = next((host for host in listed if host.host == name), None)
+        paths = stream.paths or (known.paths if known is not None else ())
+        private = stream.private or (known.private if known is not None else _private(venue))
+        target = socket_target(Outbound(url=url, ws=url, forwards=True))
+        assert target is not None
+        same = [host.host for host in listed if known is None and not stream.paths]
+        domains = tuple((label, getattr(stream, label)) for label in DOMAIN_LABELS if getattr(stream, label))
+        hosts.append(StreamHost(stream.id, target, paths, private, (name, *same), domains))
+    feeds = route.feeds or settings.defaults.feeds
+    return VenueStreams(hosts, resolver, connects, monotonic, chance, feeds)
+
+
+def _private(venue: Venue) -> tuple[str, ...]:
+    """What the catalogue calls private, for hosts that it does not know; a whole host is not a path."""
+    listed = venue.streams.hosts if venue.streams is not None else ()
+    return tuple(path for host in listed for path in host.private if path != "/")
 
 
 def families_of(endpoint: EndpointSettings, venue: Venue) -> frozenset[Family] | None:
@@ -87,6 +129,7 @@ def take_over(new: VenueRoute, old: VenueRoute) -> None:
     """Keep what is known and counted, where the rules are the same."""
     if new.fingerprint == old.fingerprint:
         new.gate, new.rows, new.shelf, new.maintenance = old.gate, old.rows, old.shelf, old.maintenance
+        new.streams = old.streams
         for position, endpoint in enumerate(new.pool.endpoints):
             before = old.pool.position_of(endpoint.id)
             if before is not None:
@@ -98,7 +141,7 @@ def _authorities(venue: Venue, route: RouteSettings) -> list[bytes]:
     if venue.streams is not None:
         hosts += [host.host for host in venue.streams.hosts]
     urls = [endpoint.url for endpoint in route.endpoints]
-    urls += [stream.url for stream in route.streams if isinstance(stream.url, SecretUrl)]
+    urls += [stream.url for stream in route.streams]
     hosts += [_without_default_port(url.reveal()) for url in urls]
     return [host.lower().encode() for host in hosts]
 

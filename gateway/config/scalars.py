@@ -194,6 +194,10 @@ def _socket_url(value: object) -> SecretUrl | bool:
     return _url(value, ("ws", "wss"))
 
 
+def _stream_url(value: object) -> SecretUrl:
+    return _url(value, ("ws", "wss"))
+
+
 def _proxy_url(value: object) -> SecretUrl:
     return _url(value, PROXY_SCHEMES)
 
@@ -237,4 +241,5 @@ Url = Annotated[SecretUrl, BeforeValidator(_http_url), _AS_TEXT]
 SocketUrl = Annotated[
     SecretUrl | bool, BeforeValidator(_socket_url), WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string"}]})
 ]
+StreamUrl = Annotated[SecretUrl, BeforeValidator(_stream_url), _AS_TEXT]
 ProxyUrl = Annotated[SecretUrl, BeforeValidator(_proxy_url), _AS_TEXT]

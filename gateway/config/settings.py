@@ -30,6 +30,7 @@ from gateway.config.scalars import (
     ProxyUrl,
     ReadableFile,
     SocketUrl,
+    StreamUrl,
     Text,
     Token,
     Url,
@@ -168,7 +169,7 @@ class MethodsSettings(Tree):
 class StreamSettings(DomainLabels):
     """A host of an exchange's WebSockets.  A bare URL stands for a mapping with `url` alone."""
 
-    url: SocketUrl = Field(description="ws:// or wss:// URL; what callers ask for is added to it")
+    url: StreamUrl = Field(description="ws:// or wss:// URL; what callers ask for is added to it")
     id: Name = Field(default="", description="name in metrics, logs and pages; default: the host's")
     paths: tuple[Text, ...] = Field(default=(), description="prefixes it serves; default: the catalogue's, or all")
     private: tuple[Text, ...] = Field(default=(), description="those of them that belong to one caller")
@@ -261,8 +262,8 @@ class RouteSettings(Tree):
     @field_validator("streams", mode="after")
     @classmethod
     def _give_stream_ids(cls, streams: tuple[StreamSettings, ...]) -> tuple[StreamSettings, ...]:
-        ids = endpoint_ids([(s.id, None, s.url.reveal()) for s in streams if isinstance(s.url, SecretUrl)])
-        return tuple(s if s.id else s.model_copy(update={"id": name}) for s, name in zip(streams, ids, strict=False))
+        ids = endpoint_ids([(s.id, None, s.url.reveal()) for s in streams])
+        return tuple(s if s.id else s.model_copy(update={"id": name}) for s, name in zip(streams, ids, strict=True))
 
     @model_validator(mode="before")
     @classmethod

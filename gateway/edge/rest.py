@@ -53,7 +53,7 @@ class RestEdge:
     async def handle(self, table: Table, located: Located, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """One request to its answer."""
         headers = scope["headers"]
-        wish = _Wish(headers)
+        wish = Wish(headers)
         venue = located.venue
         route = venue.route
         verb = scope["method"].encode()
@@ -149,7 +149,7 @@ class RestEdge:
         return headers
 
 
-class _Wish:
+class Wish:
     """What the headers of a request say to us, read in one pass."""
 
     __slots__ = ("chunked", "connection", "fetch_site", "framed", "host", "key", "origin", "timeout", "traceparent")
@@ -181,7 +181,7 @@ class _Wish:
                 self.timeout = value
 
 
-def admit(table: Table, located: Located, wish: _Wish) -> Caller:
+def admit(table: Table, located: Located, wish: Wish) -> Caller:
     """Who asks.  Raises CallerError for one that may not come in."""
     table.hosts.require(wish.host)
     if wish.origin is not None or wish.fetch_site is not None:
@@ -195,7 +195,7 @@ def from_browser(origin: bytes) -> bool:
 
 
 def head_lines(
-    names: list[bytes] | None, headers: list[tuple[bytes, bytes]], size: int, wish: _Wish, plain: bool
+    names: list[bytes] | None, headers: list[tuple[bytes, bytes]], size: int, wish: Wish, plain: bool
 ) -> bytes:
     """The caller's header lines as they go out.  `names` are the names as written; `plain`: ask for no packing."""
     lines = []

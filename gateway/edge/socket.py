@@ -235,6 +235,16 @@ class CallerSocket(asyncio.Protocol):
         else:
             self.transport.write(frame_of(text))
 
+    def send_binary(self, data: bytes) -> None:
+        """Send one binary message."""
+        if self.closing or self.lost:
+            return
+        if self._protocol.extensions:
+            self._protocol.send_binary(data)
+            self._flush()
+        else:
+            self.transport.write(binary_frame_of(data))
+
     def push(self, frame: bytes) -> bool:
         """Send a frame that may be shared.  False when the caller was too slow, and is dropped for it."""
         if self.closing or self.lost:
@@ -272,6 +282,16 @@ class CallerSocket(asyncio.Protocol):
                 self.transport.write(data)
 
     # --- endings ----------------------------------------------------------------------------------
+
+    @property
+    def paused(self) -> bool:
+        """The caller reads slower than it is written to."""
+        return self._paused
+
+    @property
+    def text(self) -> bool:
+        """The message at hand came as text."""
+        return self._text
 
     def close(self, code: int, reason: str) -> None:
         """Say goodbye and wait a moment for the caller's; what was sent before is still delivered."""
@@ -325,3 +345,8 @@ def frame_of(text: bytes) -> bytes:
     if size < 65536:
         return b"\x81\x7e" + size.to_bytes(2, "big") + text
     return b"\x81\x7f" + size.to_bytes(8, "big") + text
+
+
+def binary_frame_of(data: bytes) -> bytes:
+    """The same of binary data."""
+    return b"\x82" + frame_of(data)[1:]

@@ -15,8 +15,9 @@ was lost: ``closed_1012`` (any code of the peer's), ``connection_lost``, ``ping_
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
@@ -65,6 +66,17 @@ class SocketTarget:
     certificates: tuple[str | None, ...] = ()
     tls: ssl.SSLContext | None = field(default=None, compare=False)
 
+    def below(self, target: str, headers: Sequence[tuple[str, str]]) -> SocketTarget:
+        """The same host at `target` (path and query as they are sent), with a caller's headers."""
+        agents = [value for name, value in headers if name.lower() == "user-agent"]
+        others = tuple((name, value) for name, value in headers if name.lower() not in _OF_THE_HANDSHAKE)
+        return dataclasses.replace(
+            self,
+            url=self.url.rstrip("/") + target,
+            headers=(*self.headers, *others),
+            user_agent=agents[-1] if agents else self.user_agent,
+        )
+
 
 _OF_THE_HANDSHAKE = frozenset(
     {"accept", "accept-encoding", "connection", "content-type", "host", "upgrade", "user-agent"}
@@ -90,7 +102,7 @@ def socket_target(outbound: Outbound) -> SocketTarget | None:
         host=host,
         port=parts.port or (443 if parts.scheme == "wss" else 80),
         headers=tuple((n, v) for n, v in headers.items() if n.lower() not in _OF_THE_HANDSHAKE),
-        user_agent=agents[-1],
+        user_agent=agents[-1] if agents else "",
         proxy=outbound.proxy,
         server_name=outbound.server_name or host,
         certificates=(outbound.ca, outbound.certificate, outbound.private_key),
@@ -315,37 +327,46 @@ class UpstreamSocket:
         return max(self._doubling(state) * (0.5 + 0.5 * chance), ended.at_least * (1.0 + 0.5 * chance))
 
     async def _dial(self) -> Connection:
-        """Connect to one of the host's addresses, or to the proxy's."""
-        target = self._target
-        how: dict[str, Any] = {}
-        if target.tls is not None:
-            how = {"ssl": target.tls, "server_hostname": target.server_name}
-        through = urlsplit(target.proxy) if target.proxy is not None else None
-        host, port = target.host, target.port
-        if through is not None:
-            host = through.hostname or ""
-            port = through.port or (443 if through.scheme == "https" else 80)
-            if through.scheme == "https":
-                how["proxy_server_hostname"] = host
-        addresses = await self._resolver.addresses(host, port)
-        turn = self._turn % len(addresses)
-        *others, last = addresses[turn:] + addresses[:turn]
-        for address in (*others, last):
-            proxy = None
-            if through is None:
-                how.update(host=address, port=port)
-            else:
-                user = through.netloc.rpartition("@")[0]
-                shown = f"[{address}]" if ":" in address else address
-                proxy = f"{through.scheme}://{user + '@' if user else ''}{shown}:{port}"
-            try:
-                return await dial(target.url, target.headers, target.user_agent, self._settings, proxy, how)
-            except (ssl.SSLError, ssl.CertificateError, TimeoutError):
+        return await dial_target(self._target, self._resolver, self._settings, self._turn)
+
+
+async def dial_target(target: SocketTarget, resolver: Resolver, settings: FeedSettings, turn: int = 0) -> Connection:
+    """Connect to one of the host's addresses, or to the proxy's.  Raises what `word_for` knows."""
+    how: dict[str, Any] = {}
+    if target.tls is not None:
+        how = {"ssl": target.tls, "server_hostname": target.server_name}
+    through = urlsplit(target.proxy) if target.proxy is not None else None
+    host, port = target.host, target.port
+    if through is not None:
+        host = through.hostname or ""
+        port = through.port or (443 if through.scheme == "https" else 80)
+        if through.scheme == "https":
+            how["proxy_server_hostname"] = host
+    addresses = await resolver.addresses(host, port)
+    turn = turn % len(addresses)
+    *others, last = addresses[turn:] + addresses[:turn]
+    for address in (*others, last):
+        proxy = None
+        if through is None:
+            how.update(host=address, port=port)
+        else:
+            user = through.netloc.rpartition("@")[0]
+            shown = f"[{address}]" if ":" in address else address
+            proxy = f"{through.scheme}://{user + '@' if user else ''}{shown}:{port}"
+        try:
+            return await dial(target.url, target.headers, target.user_agent, settings, proxy, how)
+        except (ssl.SSLError, ssl.CertificateError, TimeoutError):
+            raise
+        except OSError:
+            if address == last:
                 raise
-            except OSError:
-                if address == last:
-                    raise
-        raise AssertionError("the last address returns or raises")
+    raise AssertionError("the last address returns or raises")
+
+
+def word_for(problem: Exception) -> str:
+    """The word for a connection that did not come about."""
+    ended = _refusal(problem)
+    return ended.why if ended is not None else "gateway_bug"
 
 
 def _refusal(problem: Exception) -> _Ended | None:

@@ -22,6 +22,7 @@ from gateway.upstream.fleet import Pool
 from gateway.upstream.gate import Gate, Rows
 from gateway.upstream.route import RequestFault
 from gateway.upstream.shelf import Shelf
+from gateway.upstream.venue_streams import VenueStreams
 
 
 @dataclass(slots=True)
@@ -54,6 +55,7 @@ class VenueRoute:
     stats: RouteStats
     settings: VenueSettings
     facts: list[HostFacts]
+    streams: VenueStreams | None = None
     aliases: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     maintenance: str = ""

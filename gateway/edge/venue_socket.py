@@ -1,0 +1,156 @@
+"""Callers' WebSockets to exchanges.
+
+Always true: host, key and origin are checked as for any request; messages pass unchanged and in order, text as text
+and binary as binary; a caller that does not read holds back its own stream and nobody else's; when the exchange's
+side is lost the caller's is closed with 1012, so that its library connects again and starts anew.
+Does not belong here: frames (socket), hosts of streams (upstream/venue_streams).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from gateway.clock import Clock
+from gateway.edge.observer import Observer
+from gateway.edge.rest import HOP_BY_HOP, OURS, Wish, admit, from_browser
+from gateway.edge.rpc import Table
+from gateway.edge.socket import GOING_AWAY, INTERNAL, CallerSocket
+from gateway.edge.venues import Located
+from gateway.errors import TooManyConnections, UnknownRoute
+from gateway.limits import SocketLimits
+from gateway.upstream.venue_streams import PassThrough
+
+
+class VenueSockets:
+    """Opens a session for each caller that asks an exchange for a WebSocket.  One per gateway."""
+
+    def __init__(
+        self,
+        table: Callable[[], Table],
+        observer: Observer,
+        clock: Clock,
+        limits: SocketLimits,
+        report: Callable[[BaseException], None],
+    ) -> None:
+        self.table = table
+        self.observer = observer
+        self.clock = clock
+        self.limits = limits
+        self.report = report
+        self.sessions: set[VenueSession] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def locate(self, scope: dict[str, Any]) -> Located | None:
+        """The venue that a request to switch is for; None: none."""
+        table = self.table()
+        if not table.venues:
+            return None
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+        return table.venues.locate(scope["extensions"]["seawall.target"], host)
+
+    def upgrade(self, located: Located, scope: dict[str, Any]) -> VenueSession:
+        """The session for a request to switch.  Raises CallerError for one that may not."""
+        table = self.table()
+        wish = Wish(scope["headers"])
+        caller = admit(table, located, wish)
+        route = located.venue.route
+        caller.require(route.name, 1, self.clock())
+        if route.streams is None or not route.streams.candidates(located.target.partition(b"?")[0].decode("latin-1")):
+            raise UnknownRoute("this exchange has no streams at that path")
+        if len(self.sessions) >= self.limits.sockets:
+            raise TooManyConnections("too many WebSockets are open")
+        return VenueSession(self, located, passed_on(scope, wish.connection))
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self) -> None:
+        """Give up what is still open."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class VenueSession:
+    """One caller's socket to an exchange (see `edge.socket.Handler`)."""
+
+    def __init__(self, sockets: VenueSockets, located: Located, headers: Sequence[tuple[str, str]]) -> None:
+        self._sockets = sockets
+        self._located = located
+        self._headers = headers
+        self._task: asyncio.Task[None] | None = None
+        self._through: PassThrough | None = None
+        self.socket: CallerSocket | None = None
+
+    def opened(self, socket: CallerSocket) -> None:
+        self.socket = socket
+        self._sockets.sessions.add(self)
+        streams = self._located.venue.route.streams
+        assert streams is not None
+        self._through = PassThrough(streams, self._sockets.limits.message)
+        self._task = self._sockets.start(self._pass(self._through, socket))
+
+    def message(self, text: bytes) -> None:
+        socket, through = self.socket, self._through
+        if socket is None or through is None:
+            return
+        through.put(text.decode() if socket.text else text)
+        socket.under_way += 1
+
+    def dropped(self) -> None:
+        self._sockets.observer.rejected("slow_consumer")
+
+    def closed(self) -> None:
+        self.socket = None
+        self._sockets.sessions.discard(self)
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _pass(self, through: PassThrough, socket: CallerSocket) -> None:
+        located = self._located
+        name = located.authority.rpartition(b"//")[2].decode("latin-1").lower()
+        try:
+            code, reason = await through.run(
+                located.target.decode("latin-1"), self._headers, name, self._deliver, self._taken
+            )
+        except asyncio.CancelledError:
+            socket.close(GOING_AWAY, "the gateway is stopping")
+            raise
+        except Exception as error:
+            self._sockets.report(error)
+            code, reason = INTERNAL, "internal error"
+        socket.under_way = 0
+        socket.close(code, reason)
+
+    def _deliver(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
+        socket = self.socket
+        if socket is None:
+            return None
+        if isinstance(message, str):
+            socket.send(message.encode())
+        else:
+            socket.send_binary(message)
+        return socket.drain() if socket.paused else None
+
+    def _taken(self) -> None:
+        if self.socket is not None and self.socket.under_way:
+            self.socket.under_way -= 1
+
+
+def passed_on(scope: dict[str, Any], gone: frozenset[bytes]) -> list[tuple[str, str]]:
+    """The caller's header fields that go into the handshake with the exchange."""
+    headers = scope["headers"]
+    names = scope["extensions"].get("seawall.names") or [name for name, _ in headers]
+    return [
+        (written.decode("latin-1"), value.decode("latin-1"))
+        for written, (name, value) in zip(names, headers, strict=True)
+        if name not in HOP_BY_HOP
+        and name not in gone
+        and not name.startswith((OURS, b"sec-websocket-"))
+        and (name != b"origin" or from_browser(value))
+    ]

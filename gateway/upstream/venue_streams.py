@@ -1,0 +1,235 @@
+"""Streams of an exchange: which host a WebSocket goes to, and the sockets that belong to one caller alone.
+
+Always true: only hosts of the route are dialled; a host that just failed is left alone for a while that grows, and
+another one serves meanwhile; what passes is not changed and is kept in order; neither side is read faster than the
+other takes it; a stream that was lost is never made again for a caller behind its back, because what it was logged
+in as, and what it missed, only the caller knows.
+Does not belong here: frames of callers (edge/venue_socket), subscriptions that callers share (venue_topics).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from websockets.exceptions import ConnectionClosed
+
+from gateway.clock import Clock
+from gateway.limits import FeedSettings
+from gateway.policy.holds import GrowingHold
+from gateway.upstream.resolver import Resolver
+from gateway.upstream.socket_client import Connection
+from gateway.upstream.sockets import ConnectBudget, SocketTarget, dial_target, word_for
+
+FIRST_HOLD, LONGEST_HOLD = 1.0, 60.0  # seconds in which a host that failed is left alone
+RESTART, GOING_AWAY, TRY_LATER = 1012, 1001, 1013
+NOT_PASSED_ON = frozenset({1005, 1006, 1015})  # codes that no side may send
+
+
+@dataclass(slots=True)
+class StreamHost:
+    """One host of WebSockets.  `names` are those by which callers behind ``/via/`` may mean it."""
+
+    id: str
+    target: SocketTarget
+    paths: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    domains: tuple[tuple[str, str], ...] = ()
+    hold: GrowingHold = field(default_factory=lambda: GrowingHold(FIRST_HOLD, LONGEST_HOLD))
+    open: int = 0
+    last_failure: str = ""
+
+    def serves(self, path: str) -> bool:
+        """It has something at that path."""
+        return not self.paths or any(_below(path, prefix) for prefix in self.paths)
+
+    def keeps(self, path: str) -> bool:
+        """What is at that path belongs to one caller."""
+        return any(_below(path, prefix) for prefix in self.private)
+
+
+class NoStream(Exception):
+    """No host gave a stream.  `why` is a closed word."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class VenueStreams:
+    """The stream hosts of one venue."""
+
+    def __init__(
+        self,
+        hosts: Sequence[StreamHost],
+        resolver: Resolver,
+        connects: ConnectBudget,
+        clock: Clock,
+        chance: Random,
+        settings: FeedSettings,
+    ) -> None:
+        self.hosts = list(hosts)
+        self.settings = settings
+        self.connects = 0
+        self.failures = 0
+        self.lost = 0
+        self.passing = 0  # callers' own streams that are open
+        self._resolver = resolver
+        self._budget = connects
+        self._clock = clock
+        self._chance = chance
+
+    def candidates(self, path: str, name: str = "", apart: StreamHost | None = None) -> list[StreamHost]:
+        """Who may serve a path, the best first: named, not held, elsewhere than `apart`, least used."""
+        now = self._clock()
+        fit = [host for host in self.hosts if host.serves(path)]
+        if name and any(name in host.names for host in fit):
+            means = next(host for host in fit if name in host.names)
+            fit = [host for host in fit if host.private == means.private and host.paths == means.paths]
+
+        def cost(host: StreamHost) -> tuple[bool, bool, int]:
+            same = apart is not None and (host is apart or any(pair in apart.domains for pair in host.domains))
+            return now < host.hold.until, same, host.open
+
+        return sorted(fit, key=cost)
+
+    async def connect(
+        self, target: str, headers: Sequence[tuple[str, str]], name: str = "", apart: StreamHost | None = None
+    ) -> tuple[StreamHost, Connection]:
+        """A stream at `target` (path and query), from the first host that gives one.  Raises NoStream."""
+        path = target.partition("?")[0]
+        why = "no_host"
+        until = self._clock() + self.settings.open_within
+        for host in self.candidates(path, name, apart):
+            left = until - self._clock()
+            if left <= 0:
+                break
+            await self._budget.take()
+            try:
+                async with asyncio.timeout(left):
+                    connection = await dial_target(host.target.below(target, headers), self._resolver, self.settings)
+            except Exception as error:
+                why = word_for(error)
+                self._failed(host, why)
+                continue
+            self.connects += 1
+            host.open += 1
+            host.hold.worked(self._clock())
+            return host, connection
+        raise NoStream(why)
+
+    def parted(self, host: StreamHost, why: str) -> None:
+        """A stream of that host is over; `why` empty: as it was meant to."""
+        host.open -= 1
+        if why:
+            self.lost += 1
+            self._failed(host, why)
+
+    def _failed(self, host: StreamHost, why: str) -> None:
+        self.failures += 1
+        host.last_failure = why
+        host.hold.extend(self._clock(), self._chance.random())
+
+    def snapshot(self) -> dict[str, object]:
+        """For the status page."""
+        now = self._clock()
+        return {
+            "open": sum(host.open for host in self.hosts),
+            "connects": self.connects,
+            "failures": self.failures,
+            "lost": self.lost,
+            "hosts": {
+                host.id: {
+                    "open": host.open,
+                    "held_for": round(max(0.0, host.hold.until - now), 3),
+                    "last_failure": host.last_failure or None,
+                }
+                for host in self.hosts
+            },
+        }
+
+
+class PassThrough:
+    """One caller's own stream: what comes goes out on the other side."""
+
+    def __init__(self, streams: VenueStreams, most_waiting: int) -> None:
+        self._streams = streams
+        self._waiting: asyncio.Queue[str | bytes] = asyncio.Queue()
+        self._most = most_waiting
+        self._size = 0
+
+    @property
+    def full(self) -> bool:
+        """The caller must be read no further."""
+        return self._size >= self._most
+
+    def put(self, message: str | bytes) -> None:
+        """A message of the caller's."""
+        self._size += len(message)
+        self._waiting.put_nowait(message)
+
+    async def run(
+        self,
+        target: str,
+        headers: Sequence[tuple[str, str]],
+        name: str,
+        deliver: Callable[[str | bytes], Awaitable[None] | None],
+        taken: Callable[[], None],
+    ) -> tuple[int, str]:
+        """Carry both ways until one side ends; returns the close code and reason for the caller.
+
+        `deliver` gives the caller a message and may return what to wait for before the next one; `taken` is told
+        of each message of the caller's that has left.
+        """
+        streams = self._streams
+        try:
+            host, connection = await streams.connect(target, headers, name)
+        except NoStream as none:
+            return TRY_LATER, f"no host of the exchange gave a stream ({none.why}); try again"
+        streams.passing += 1
+        sending = asyncio.ensure_future(self._send(connection, taken))
+        why = "cancelled"
+        try:
+            while True:
+                message = await connection.recv()
+                wait = deliver(message)
+                if wait is not None:
+                    await wait
+        except ConnectionClosed as closed:
+            code = closed.rcvd.code if closed.rcvd is not None else 1006
+            reason = closed.rcvd.reason if closed.rcvd is not None else ""
+            why = "" if code in (1000, 1001, 1012) or code >= 4000 else f"closed_{code}"
+            if code in NOT_PASSED_ON or closed.rcvd is None:
+                return RESTART, "the exchange's stream was lost: connect again and take a new snapshot"
+            return code, reason
+        except asyncio.CancelledError:
+            why = ""
+            raise
+        finally:
+            sending.cancel()
+            streams.passing -= 1
+            streams.parted(host, why)
+            closing = asyncio.ensure_future(connection.close())
+            _closing.add(closing)
+            closing.add_done_callback(_closing.discard)
+
+    async def _send(self, connection: Connection, taken: Callable[[], None]) -> None:
+        try:
+            while True:
+                message = await self._waiting.get()
+                await connection.send(message)
+                self._size -= len(message)
+                taken()
+        except ConnectionClosed:
+            return  # the reading side tells
+
+
+_closing: set[asyncio.Future[None]] = set()
+
+
+def _below(path: str, prefix: str) -> bool:
+    """A path at or below a prefix: ``/ws`` covers ``/ws`` and ``/ws/btcusdt@trade``, not ``/ws-api``."""
+    return path == prefix or path.startswith(prefix if prefix.endswith("/") else prefix + "/")
