@@ -215,7 +215,13 @@ class Binance:
                 }
         elif kind in ("ticker", "miniTicker") and changes:
             row = ticker_24h(market, now)
-            data = {"e": "24hrTicker" if kind == "ticker" else "24hrMiniTicker", "E": at, "s": market.symbol, "c": row["lastPrice"], "o": row["openPrice"]}
+            data = {
+                "e": "24hrTicker" if kind == "ticker" else "24hrMiniTicker",
+                "E": at,
+                "s": market.symbol,
+                "c": row["lastPrice"],
+                "o": row["openPrice"],
+            }
             data |= {"h": row["highPrice"], "l": row["lowPrice"], "v": row["volume"], "q": row["quoteVolume"], "C": at}
             data |= {"b": row["bidPrice"], "a": row["askPrice"], "P": "0", "p": "0", "w": row["lastPrice"]}
         if data is not None:
