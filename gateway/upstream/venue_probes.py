@@ -173,17 +173,17 @@ class VenueProber:
         """Compare with what it told before, and with what others tell."""
         now = self._clock()
         facts = route.facts[position]
+        still = facts.still
         if facts.pulse is None or value > facts.pulse:
             facts.pulse, facts.moved_at = value, now
-        for i, other in enumerate(route.facts):
-            still_for = now - other.moved_at
-            newest = max((f.moved_at for j, f in enumerate(route.facts) if j != i and f.pulse is not None), default=0.0)
-            ahead = any(f.pulse is not None and other.pulse is not None and f.pulse > other.pulse for f in route.facts)
-            still = other.pulse is not None and ahead and still_for > pulse.still_after and newest > other.moved_at
-            if still != other.still:
-                other.still = still
-                words = f"its public data have not moved for {still_for:.0f} s, those of others have"
-                route.pool.note_still(i, still, words if still else "they move again")
+            still = False
+        elif now - facts.moved_at > pulse.still_after:
+            others = [other for other in route.facts if other is not facts and other.pulse is not None]
+            still = any(other.moved_at > facts.moved_at and (other.pulse or 0.0) > value for other in others)
+        if still != facts.still:
+            facts.still = still
+            words = f"its public data have not moved for {now - facts.moved_at:.0f} s, those of others have"
+            route.pool.note_still(position, still, words if still else "they move again")
 
     async def _status(self, route: VenueRoute) -> None:
         """What the venue says of itself."""

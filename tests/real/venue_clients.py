@@ -52,6 +52,12 @@ def _loopback(host: Any, *rest: Any, **more: Any) -> Any:
     return _resolve("127.0.0.1" if str(name).endswith(".localhost") else host, *rest, **more)
 
 
+def credentials(venue: str, mode: str) -> dict[str, str]:
+    """Where numbers must rise, clients that run at the same time have keys of their own."""
+    own = {"apiKey": f"test-key-{1 + ('path', 'host', 'proxy').index(mode)}"} if venue == "kraken" else {}
+    return {**CREDENTIALS[venue], **own}
+
+
 def redirected(urls: Any, base: str, ws: str) -> Any:
     """Every URL of an exchange with our base instead of its host."""
     if isinstance(urls, dict):
@@ -64,7 +70,7 @@ def redirected(urls: Any, base: str, ws: str) -> Any:
 async def through_ccxt(venue: str, mode: str, base: str, ws: str) -> dict[str, Any]:
     symbol = SYMBOLS.get(venue, "BTC/USDT")
     exchange = getattr(ccxt, venue)(
-        {**CREDENTIALS[venue], "enableRateLimit": False, "options": OPTIONS.get(venue, {}), "timeout": 15000}
+        {**credentials(venue, mode), "enableRateLimit": False, "options": OPTIONS.get(venue, {}), "timeout": 15000}
     )
     exchange.check_conflicting_proxies = lambda *_: None
     if mode == "proxy":
@@ -103,11 +109,10 @@ async def through_ccxt(venue: str, mode: str, base: str, ws: str) -> dict[str, A
 async def watched(exchange: Any, symbol: str) -> dict[str, int]:
     """A few updates of each public stream; the book stays uncrossed and moves."""
     tops = set()
-    for _ in range(6):
+    while len(tops) < 4:  # books of ten levels do not change with every message
         book = await asyncio.wait_for(exchange.watch_order_book(symbol), 15)
         assert book["bids"][0][0] < book["asks"][0][0]
         tops.add((book["nonce"], book["timestamp"], str(book["bids"][:9]), str(book["asks"][:9])))
-    assert len(tops) > 2
     ticker = await asyncio.wait_for(exchange.watch_ticker(symbol), 15)
     assert ticker["last"] > 0
     trades = await asyncio.wait_for(exchange.watch_trades(symbol), 15)

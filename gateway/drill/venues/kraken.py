@@ -14,7 +14,7 @@ from gateway.drill.venues.accounts import CANCELED, Accounts, Order
 from gateway.drill.venues.exchange import Recorded, Reply, Session
 from gateway.drill.venues.market import Market, Markets
 
-KEYS = {"test-key-1": base64.b64encode(b"a secret of a pretended account").decode()}
+KEYS = {f"test-key-{n}": base64.b64encode(b"a secret of a pretended account").decode() for n in (1, 2, 3)}
 SYMBOLS = {
     "XXBTZUSD": ("XXBT", "ZUSD", "XBTUSD", "XBT/USD", 60000.0),
     "XETHZUSD": ("XETH", "ZUSD", "ETHUSD", "ETH/USD", 3000.0),
