@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := .venv-clients
 
 .PHONY: help integrity run demo test check format lint types bench profile memory lock clean real-parts autobahn
 
@@ -43,11 +44,17 @@ profile: $(VENV)/.dev ## where a request's time goes
 memory: $(VENV)/.dev ## a million calls with faults: is memory flat?
 	$(BIN)/python -m benchmarks.memory
 
-integrity: $(VENV)/.dev ## 100,000 calls under each fault that answers what is not true: is anybody told it?
-	SEAWALL_CALLS=100000 $(BIN)/python -m pytest -q -s tests/scenarios/test_wrong_answers.py
+integrity: $(VENV)/.dev ## 100,000 calls under each fault that answers what is not true, 100,000 orders, 100,000 odd requests
+	SEAWALL_CALLS=100000 $(BIN)/python -m pytest -q -s tests/scenarios/test_wrong_answers.py \
+		tests/scenarios/test_order_safety.py tests/scenarios/test_forwarding.py
 
-real-parts: ## Node packages for the tests with real nodes and clients (anvil, a second client, viem, ethers)
+real-parts: $(CLIENTS)/.done ## what the tests with real nodes and clients need: Node packages, and exchange clients for Python
 	cd tests/real && npm ci --ignore-scripts --no-audit --no-fund
+
+$(CLIENTS)/.done: requirements/clients.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/clients.txt
+	@touch $@
 
 autobahn: ## the Autobahn WebSocket test suite, where there is a Python 2.7 for it (else its tests say so and skip)
 	@$(PYTHON) tests/autobahn/install.py
@@ -60,9 +67,10 @@ lock: $(VENV)/.dev ## make the lock files anew; the widest set decides the versi
 	$(COMPILE) -c requirements/dev.txt pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
 	$(COMPILE) -c requirements/dev.txt --extra bench pyproject.toml -o requirements/bench.txt
+	$(COMPILE) requirements/clients.in -o requirements/clients.txt
 
 clean: ## remove what was built
-	rm -rf $(VENV) .venv-autobahn .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) $(CLIENTS) .venv-autobahn .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Seawall needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
 import shutil
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -44,8 +42,8 @@ CLIENT_NAMES = {"coinbase_exchange": "coinbaseexchange"}
 MODES = ("path", "host", "proxy")
 WITHIN = 90.0  # seconds for one client's walk; it takes about five
 
-has_ccxt = importlib.util.find_spec("ccxt") is not None
-has_python_binance = importlib.util.find_spec("binance") is not None
+PYTHON = HERE.parents[1] / ".venv-clients" / "bin" / "python"  # ccxt pins what the gateway needs newer
+has_clients = PYTHON.exists()
 has_node_ccxt = (HERE / "node_modules" / "ccxt").exists() and shutil.which("node") is not None
 
 pytestmark = pytest.mark.real
@@ -133,9 +131,9 @@ def walk_all(folder: Path, commands: dict[str, list[str]]) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.skipif(not has_ccxt, reason="ccxt is not installed: make check installs it")
+@pytest.mark.skipif(not has_clients, reason="the exchange clients are not installed: make real-parts")
 def test_ccxt_for_python_trades_and_watches_on_every_venue_by_every_way_in(tmp_path: Path) -> None:
-    script = [sys.executable, str(HERE / "venue_clients.py")]
+    script = [str(PYTHON), str(HERE / "venue_clients.py")]
     walk_all(tmp_path, {venue: [*script, CLIENT_NAMES.get(venue, venue)] for venue in VENUES})
 
 
@@ -145,12 +143,12 @@ def test_ccxt_for_node_trades_and_watches_on_every_venue_by_every_way_in(tmp_pat
     walk_all(tmp_path, {venue: [*script, CLIENT_NAMES.get(venue, venue)] for venue in VENUES})
 
 
-@pytest.mark.skipif(not has_python_binance, reason="python-binance is not installed: make check installs it")
+@pytest.mark.skipif(not has_clients, reason="the exchange clients are not installed: make real-parts")
 def test_python_binance_trades_by_path_and_by_host(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with market_place(tmp_path) as (gateway, exchanges):
             for mode in ("path", "host"):
-                script = [sys.executable, str(HERE / "venue_clients.py"), "python_binance", mode]
+                script = [str(PYTHON), str(HERE / "venue_clients.py"), "python_binance", mode]
                 print(await walk([*script, ways(gateway, "binance", mode)[0]]))
             assert exchanges["binance"].venue.bad_signatures == 0  # type: ignore[attr-defined]
 
