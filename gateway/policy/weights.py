@@ -32,7 +32,8 @@ class Priority(enum.IntEnum):
 
     ORDER = 0
     ACCOUNT = 1
-    MARKET = 2
+    MARKET = 2  # public data that several ask for
+    LONE = 3  # public data that one asks for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +88,7 @@ class _Rule:
         self.window = limit.window + settings.slack
         self.step = self.window / BINS
         market = most * (1 - settings.order_reserve - settings.account_reserve)
-        self.caps = (most, most * (1 - settings.order_reserve), market)
+        self.caps = (most, most * (1 - settings.order_reserve), market, market)
         self.paced = limit.window >= PACED_FROM
         self.rate = market / self.window
         self.burst = market * settings.burst
@@ -114,12 +115,12 @@ class WeightLimits:
             window = self._window(rule, key, now)
             if window.total + amount > rule.caps[priority]:
                 return False
-            if priority is Priority.MARKET and rule.paced and amount > self._tokens(rule, window, now):
+            if priority >= Priority.MARKET and rule.paced and amount > self._tokens(rule, window, now):
                 return False
             found.append((rule, window, amount))
         for rule, window, amount in found:
             self._add(rule, window, amount, now)
-            if priority is Priority.MARKET:
+            if priority >= Priority.MARKET:
                 window.tokens -= amount
         return True
 
@@ -140,7 +141,7 @@ class WeightLimits:
                     break
                 over -= used
                 at = max(at, end + rule.window)
-            if priority is Priority.MARKET and rule.paced:
+            if priority >= Priority.MARKET and rule.paced:
                 missing = min(amount, rule.burst) - self._tokens(rule, window, now)
                 if missing > 0:
                     at = max(at, now + missing / rule.rate)

@@ -44,8 +44,8 @@ _PRIORITIES = {
     Use.WALLET: Priority.ACCOUNT,
     Use.SESSION: Priority.ACCOUNT,
     Use.ACCOUNT: Priority.ACCOUNT,
-    Use.MARKET: Priority.MARKET,
-    Use.INFO: Priority.MARKET,
+    Use.MARKET: Priority.LONE,
+    Use.INFO: Priority.LONE,
 }
 Gone = Callable[[], bool]
 
@@ -147,6 +147,8 @@ class Forwarder:
         gate = route.gate
         use = call.use
         priority = _PRIORITIES[use] if use is not None else Priority.ACCOUNT
+        if priority is Priority.LONE and route.shelf.popular(route.requests.share_key(call)):
+            priority = Priority.MARKET
         scopes = (call.method.name, call.account)
         if gate.open(charges, scopes, priority):
             return None

@@ -18,6 +18,8 @@ from gateway.clock import Clock
 MOST_BYTES = 64_000_000
 LARGEST = 16_000_000  # one answer; Binance's exchangeInfo is about 12 MB, and a tenth of it compressed
 OVERHEAD = 1024  # bytes counted for what an entry needs besides its answer
+KEYS = 10_000  # of which it is known how often they were asked for lately
+POPULAR = 3  # times
 T = TypeVar("T")
 
 
@@ -31,9 +33,19 @@ class Shelf:
         self._clock = clock
         self._entries: OrderedDict[Hashable, tuple[float, int, object]] = OrderedDict()
         self._flights: dict[Hashable, asyncio.Future[object]] = {}
+        self._asked: OrderedDict[Hashable, int] = OrderedDict()  # how often lately
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def popular(self, key: Hashable) -> bool:
+        """Several have asked for it lately, so that one request more serves them all."""
+        return self._asked.get(key, 0) >= POPULAR
+
+    def _note(self, key: Hashable) -> None:
+        self._asked[key] = self._asked.pop(key, 0) + 1
+        if len(self._asked) > KEYS:
+            self._asked.popitem(last=False)
 
     def fresh(self, key: Hashable) -> object | None:
         """A fresh answer; None: there is none."""
@@ -59,6 +71,7 @@ class Shelf:
         `size_of` says how many bytes an answer takes; None: it is not to be kept or shared.
         Raises what `fetch` raises, and TimeoutError when another caller's request takes too long.
         """
+        self._note(key)
         while True:
             found = self.fresh(key)
             if found is not None:
@@ -111,7 +124,11 @@ class Shelf:
             self.size -= entry[1]
 
     def expire(self) -> None:
-        """Forget what is no longer fresh.  Called about once a second."""
+        """Forget what is no longer fresh.  Called about once a second; what was asked for counts half each time."""
         now = self._clock()
         for key in [key for key, entry in self._entries.items() if now >= entry[0]]:
             self._drop(key)
+        for key in list(self._asked):
+            self._asked[key] //= 2
+            if not self._asked[key]:
+                del self._asked[key]

@@ -107,11 +107,21 @@ class Faults:
 
 @contextlib.asynccontextmanager
 async def binance_house(
-    folder: Path, *, hosts: int = 2, without: tuple[str, ...] = (), route: str = "", **rules: Any
+    folder: Path,
+    *,
+    hosts: int = 2,
+    without: tuple[str, ...] = (),
+    limits: dict[str, tuple[float, float]] | None = None,
+    route: str = "",
+    extra: str = "",
+    **rules: Any,
 ) -> AsyncIterator[tuple[Gateway, SimulatedExchange, Binance]]:
     """The gateway in front of a simulated Binance; its file without some of the limits."""
     facts = json.loads(files("gateway.dialect").joinpath("venues", "binance.json").read_text())
     facts["limits"] = [limit for limit in facts["limits"] if limit["name"] not in without]
+    for limit in facts["limits"]:
+        if limits is not None and limit["name"] in limits:
+            limit["amount"], limit["window"] = limits[limit["name"]]
     file = folder / "venue.json"
     file.write_text(json.dumps(facts))
     venue = Binance(wall_seconds(), **rules)
@@ -119,7 +129,8 @@ async def binance_house(
         rows = "\n".join(f"      - {{id: h{n}, url: '{url}'}}" for n, url in enumerate(exchange.urls))
         config = folder / "seawall.yaml"
         config.write_text(
-            f"listen: 127.0.0.1:0\noperations: {{listen: 127.0.0.1:0}}\nroutes:\n  binance:\n    venue_file: {file}\n"
+            f"listen: 127.0.0.1:0\noperations: {{listen: 127.0.0.1:0}}\n{extra}\n"
+            f"routes:\n  binance:\n    venue_file: {file}\n"
             f"    streams: [{', '.join(exchange.ws_urls)}]\n{route}\n    endpoints:\n{rows}\n"
         )
         settings = load(config)
