@@ -1,0 +1,234 @@
+"""One host of an exchange is dead, slow, wrong or stands still: reads go on; a region that is down is named."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.assembly import Gateway
+from gateway.clock import monotonic, wall_seconds
+from gateway.config.load import load, secrets_of
+from gateway.drill.venues.binance import Binance
+from gateway.drill.venues.exchange import Reply, SimulatedExchange, Strike
+from gateway.drill.venues.kraken import Kraken
+from gateway.drill.venues.kucoin import Kucoin
+from gateway.telemetry.redaction import Redactor
+from tests.scenarios.house import run
+from tests.scenarios.test_order_safety import KEY, binance_house, order, signed
+from tests.scenarios.venue_house import PLAIN_VENUE, Came, RawCaller, answer, venue_house
+
+READS = 150
+
+
+def at_host_0(strike: Strike) -> Callable[[int, bytes], Strike | None]:
+    return lambda host, first: strike if host == 0 else None
+
+
+WAYS: dict[str, Callable[[SimulatedExchange], None]] = {
+    "dead": lambda exchange: exchange.kill(0),
+    "slow": lambda exchange: setattr(exchange, "script", at_host_0(Strike("slow", wait=5.0, execute=False))),
+    "hanging": lambda exchange: setattr(exchange, "script", at_host_0(Strike("hang", hang=True, execute=False))),
+    "failing": lambda exchange: setattr(
+        exchange, "script", at_host_0(Strike("500", execute=False, reply=Reply(503, b"<html>")))
+    ),
+    "garbage": lambda exchange: setattr(
+        exchange, "script", at_host_0(Strike("html", execute=False, reply=Reply(200, b"<html>busy</html>")))
+    ),
+    "cut": lambda exchange: setattr(exchange, "script", at_host_0(Strike("cut", execute=False, send=30))),
+    "elsewhere": lambda exchange: setattr(
+        exchange, "script", at_host_0(Strike("451", execute=False, reply=Reply(451, b'{"code":0,"msg":"restricted"}')))
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_public_and_signed_reads_go_on_while_one_host_is_out(tmp_path: Path, way: str) -> None:
+    async def scenario() -> None:
+        route = "    transport: {attempt_timeout: 300ms}\n"
+        async with binance_house(tmp_path, hosts=3, route=route) as (gateway, exchange, venue):
+            callers = [await RawCaller.open(gateway.public_port) for _ in range(6)]
+            WAYS[way](exchange)
+            lost: list[bytes] = []
+
+            async def read(caller: RawCaller, number: int) -> None:
+                for turn in range(READS // 6):
+                    if turn % 2:
+                        target = f"/api/v3/openOrders?{signed(f'symbol=BTCUSDT&n={number}.{turn}')}"
+                    else:
+                        target = f"/api/v3/depth?symbol=BTCUSDT&limit=5&n={number}.{turn}"
+                    status, _, body = await caller.call("GET", f"/binance{target}", b"", ("X-MBX-APIKEY", KEY))
+                    if status != 200:
+                        lost.append(body)
+
+            await asyncio.gather(*(read(caller, number) for number, caller in enumerate(callers)))
+            hosts = [request.host for request in exchange.requests]
+            print(f"{way}: {READS} reads, {len(lost)} lost; hosts asked {[hosts.count(n) for n in range(3)]}")
+            assert lost == []
+            assert venue.bad_signatures == 0
+            for caller in callers:
+                caller.close()
+
+    run(scenario())
+
+
+def test_an_order_is_not_given_to_another_host_when_the_first_falls_silent(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        route = "    retry: {deadline: 500ms, heavy_deadline: 500ms}\n"
+        async with binance_house(tmp_path, route=route, without=("orders",)) as (gateway, exchange, venue):
+            exchange.script = lambda host, first: Strike("hang", hang=True) if first.startswith(b"POST") else None
+            caller = await RawCaller.open(gateway.public_port)
+            status, headers, body = await order(caller, "o7")
+            assert (status, headers[b"x-seawall-execution"]) == (504, b"unknown")
+            assert json.loads(body)["error"]["reason"] == "outcome_unknown"
+            assert headers[b"x-seawall-reconcile"] == b"GET /api/v3/order?symbol=BTCUSDT&origClientOrderId=o7"
+            assert sum(request.verb == "POST" for request in exchange.requests) == 1
+            exchange.script = None
+            target = headers[b"x-seawall-reconcile"].decode().split(" ")[1].partition("?")
+            found, _, body = await caller.call(
+                "GET", f"/binance{target[0]}?{signed(target[2])}", b"", ("X-MBX-APIKEY", KEY)
+            )
+            assert (found, json.loads(body)["clientOrderId"]) == (200, "o7")  # what the header says finds it
+            assert venue.accounts.executed[KEY, "o7"] == 1
+            caller.close()
+
+    run(scenario())
+
+
+def test_calls_whose_numbers_must_rise_arrive_in_their_order_and_once(tmp_path: Path) -> None:
+    venue = {
+        **PLAIN_VENUE,
+        "signing": {"key": ["x-key"], "marks": ["x-key"], "nonce": True},
+        "calls": [{"do": ["POST /read"], "use": "account"}, {"do": ["POST /order"], "use": "order"}],
+    }
+
+    async def scenario() -> None:
+        async with venue_house(tmp_path, venue=venue) as house:
+            seen: list[int] = []
+
+            def say(came: Came) -> bytes | None:
+                number = int(came.body or b"-1")
+                if number < 0:
+                    return answer()
+                seen.append(number)
+                return None if number % 7 == 3 else answer()
+
+            for server in house.servers:
+                server.say = say
+            callers = [await RawCaller.open(house.port) for _ in range(30)]
+            started = [
+                asyncio.ensure_future(
+                    caller.call("POST", "/plain/read" if n % 2 else "/plain/order", b"%d" % n, ("X-Key", "k"))
+                )
+                for n, caller in enumerate(callers)
+            ]
+            for n, task in enumerate(started):
+                status, headers, _ = await task
+                if n % 7 == 3 and n % 2 == 0:
+                    assert headers[b"x-seawall-execution"] == b"unknown"
+                elif n % 7 == 3:
+                    assert status in (502, 504)
+            assert sorted(seen) == list(dict.fromkeys(sorted(seen)))  # nothing twice
+            assert seen == sorted(seen)
+            for caller in callers:
+                caller.close()
+
+    run(scenario())
+
+
+def test_a_host_whose_market_stands_still_gets_no_market_reads_until_it_moves(tmp_path: Path) -> None:
+    venue = {**PLAIN_VENUE, "health": {"pulse": {"target": "/still", "at": "n", "still_after": 1.5}, "ping": "/ping"}}
+
+    async def scenario() -> None:
+        async with venue_house(tmp_path, venue=venue, route_extra="    venues: {pulse_every: 1s}\n") as house:
+            began, frozen = monotonic(), [True]
+            for server in house.servers:
+                server.say = lambda came: answer(
+                    b'{"n":%d}' % (5 if came.host == 0 and frozen[0] else 5 + int((monotonic() - began) * 10))
+                )
+
+            def reasons() -> list[str]:
+                return [reason["reason"] for reason in house.status()["endpoints"][0]["reasons"]]
+
+            await until(lambda: "still" in reasons(), 8)
+            caller = await RawCaller.open(house.port)
+            for _ in range(20):
+                _, headers, _ = await caller.call("GET", "/plain/still")
+                assert headers[b"x-seawall-endpoint"] == b"h1"
+            assert house.status()["verdict"].startswith("h0 is out: still")
+            assert house.status()["venue"]["hosts"]["h0"]["still"]
+            frozen[0] = False
+            await until(lambda: reasons() == [], 8)
+            caller.close()
+
+    run(scenario())
+
+
+async def until(holds: Callable[[], bool], seconds: float) -> None:
+    end = monotonic() + seconds
+    while not holds():
+        assert monotonic() < end, "did not come true in time"
+        await asyncio.sleep(0.05)
+
+
+@contextlib.asynccontextmanager
+async def tokyo_and_kraken(folder: Path) -> AsyncIterator[tuple[Gateway, dict[str, SimulatedExchange]]]:
+    kinds: dict[str, tuple[Any, str, int]] = {
+        "binance": (Binance, "ap-northeast-1", 2),
+        "kucoin": (Kucoin, "ap-northeast-1", 1),
+        "kraken": (Kraken, "us-east-1", 1),
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        exchanges, rows = {}, []
+        for name, (kind, region, hosts) in kinds.items():
+            exchange = await stack.enter_async_context(SimulatedExchange(kind(wall_seconds()), hosts=hosts))
+            exchanges[name] = exchange
+            urls = ", ".join(f"{{url: '{url}', region: {region}}}" for url in exchange.urls)
+            rows.append(
+                f"  {name}: {{venue: {name}, streams: [], venues: {{probe_every: 500ms}}, endpoints: [{urls}]}}\n"
+            )
+        config = folder / "seawall.yaml"
+        config.write_text("listen: 127.0.0.1:0\noperations: {listen: 127.0.0.1:0}\nroutes:\n" + "".join(rows))
+        settings = load(config)
+        gateway = Gateway(settings, config, Redactor(secrets_of(settings)), seed=7)
+        await gateway.start()
+        stack.push_async_callback(gateway.stop, 1.0)
+        yield gateway, exchanges
+
+
+def test_an_outage_of_the_whole_tokyo_region_is_named_as_such(tmp_path: Path) -> None:
+    """2025-04-15: Binance, KuCoin, MEXC and Gate at once; one exchange alone is its own affair."""
+
+    async def scenario() -> None:
+        async with tokyo_and_kraken(tmp_path) as (gateway, exchanges):
+
+            def verdicts(name: str) -> dict[str, str]:
+                row = next(row for row in gateway.status()["routes"] if row["name"] == name)
+                return {verdict["kind"]: f"{verdict['subject']}: {verdict['evidence']}" for verdict in row["verdicts"]}
+
+            assert verdicts("binance") == {}
+            exchanges["kucoin"].kill(0)
+            await until(lambda: "provider" in verdicts("kucoin"), 10)
+            assert "domain" not in verdicts("kucoin")  # one exchange is no region
+            for host in range(2):
+                exchanges["binance"].kill(host)
+            await until(lambda: "domain" in verdicts("binance") and "domain" in verdicts("kucoin"), 15)
+            print(f"binance: {verdicts('binance')['domain']}")
+            assert verdicts("binance")["domain"].startswith("ap-northeast-1: ")
+            assert "KuCoin" in verdicts("binance")["domain"]
+            assert verdicts("kraken") == {}
+            caller = await RawCaller.open(gateway.public_port)
+            status, _, _ = await caller.call("GET", "/kraken/0/public/Time")
+            assert status == 200
+            for name, hosts in (("binance", 2), ("kucoin", 1)):
+                for host in range(hosts):
+                    await exchanges[name].up(host)
+            await until(lambda: verdicts("binance") == {} and verdicts("kucoin") == {}, 15)
+            caller.close()
+
+    run(scenario())
