@@ -302,7 +302,7 @@ class Gateway:
             self._connects,
         )
         built = [builder.build(name) for name in settings.routes]
-        retired = []
+        retired: list[Any] = []
         old = {b.route.name: b for b in self._built}
         for new in built:
             before = old.get(new.route.name)
@@ -310,6 +310,10 @@ class Gateway:
                 new.take_over(before)
         for before in self._built:
             retired += before.engines_not_in(built)
+            if isinstance(before.route, VenueRoute):
+                kept = [route for route in (b.route for b in built) if isinstance(route, VenueRoute)]
+                if all(route.gate is not before.route.gate for route in kept):
+                    retired.append(before.route)
         self._built = built
         names = {endpoint.provider for b in built for endpoint in b.route.pool.endpoints}
         self._connectivity.providers(len(names))

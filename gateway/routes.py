@@ -99,6 +99,8 @@ class Built:
         return [engine for engine in self.route.engines if id(engine) not in used]
 
     async def close(self) -> None:
+        if isinstance(self.route, VenueRoute):
+            await self.route.close()
         for engine in self.route.engines:
             await engine.close()
 

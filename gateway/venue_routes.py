@@ -14,6 +14,7 @@ from gateway.clock import monotonic
 from gateway.config.settings import EndpointSettings, RouteSettings, Settings
 from gateway.dialect.venue import Venue
 from gateway.dialect.venue_answers import Answers
+from gateway.dialect.venue_messages import Messages
 from gateway.dialect.venue_requests import Requests
 from gateway.edge.methods import MethodPolicy
 from gateway.edge.venues import VenueTarget
@@ -31,6 +32,7 @@ from gateway.upstream.shelf import Shelf
 from gateway.upstream.sockets import ConnectBudget, socket_target
 from gateway.upstream.venue_route import HostFacts, VenueRoute
 from gateway.upstream.venue_streams import StreamHost, VenueStreams
+from gateway.upstream.venue_topics import SharedStreams
 
 
 def build_venue(
@@ -50,6 +52,7 @@ def build_venue(
     weights = route.weights or settings.defaults.weights
     own = route.venues or settings.defaults.venues
     pool.trust_all()
+    streams = build_streams(venue, route, settings, resolver, connects, chance)
     running = VenueRoute(
         name,
         pool,
@@ -64,7 +67,8 @@ def build_venue(
         stats,
         own,
         [HostFacts() for _ in pool.endpoints],
-        build_streams(venue, route, settings, resolver, connects, chance),
+        streams,
+        build_shared(venue, streams) if own.share else None,
         aliases=tuple(route.aliases),
         hosts=tuple(route.hosts),
         last_call_at=monotonic(),
@@ -110,6 +114,14 @@ def build_streams(
     return VenueStreams(hosts, resolver, connects, monotonic, chance, feeds)
 
 
+def build_shared(venue: Venue, streams: VenueStreams | None) -> SharedStreams | None:
+    """What of its streams callers can share; None: nothing."""
+    facts = venue.streams
+    if streams is None or facts is None or facts.sharing is None:
+        return None
+    return SharedStreams(streams, facts, Messages(facts.sharing), monotonic)
+
+
 def _private(venue: Venue) -> tuple[str, ...]:
     """What the catalogue calls private, for hosts that it does not know; a whole host is not a path."""
     listed = venue.streams.hosts if venue.streams is not None else ()
@@ -129,7 +141,7 @@ def take_over(new: VenueRoute, old: VenueRoute) -> None:
     """Keep what is known and counted, where the rules are the same."""
     if new.fingerprint == old.fingerprint:
         new.gate, new.rows, new.shelf, new.maintenance = old.gate, old.rows, old.shelf, old.maintenance
-        new.streams = old.streams
+        new.streams, new.shared = old.streams, old.shared
         for position, endpoint in enumerate(new.pool.endpoints):
             before = old.pool.position_of(endpoint.id)
             if before is not None:

@@ -17,6 +17,7 @@ from gateway.edge.observer import Observer
 from gateway.edge.rest import HOP_BY_HOP, OURS, Wish, admit, from_browser
 from gateway.edge.rpc import Table
 from gateway.edge.socket import GOING_AWAY, INTERNAL, CallerSocket
+from gateway.edge.venue_shared import SharedSession
 from gateway.edge.venues import Located
 from gateway.errors import TooManyConnections, UnknownRoute
 from gateway.limits import SocketLimits
@@ -39,7 +40,7 @@ class VenueSockets:
         self.clock = clock
         self.limits = limits
         self.report = report
-        self.sessions: set[VenueSession] = set()
+        self.sessions: set[VenueSession | SharedSession] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def locate(self, scope: dict[str, Any]) -> Located | None:
@@ -50,7 +51,7 @@ class VenueSockets:
         host = next((value for name, value in scope["headers"] if name == b"host"), b"")
         return table.venues.locate(scope["extensions"]["seawall.target"], host)
 
-    def upgrade(self, located: Located, scope: dict[str, Any]) -> VenueSession:
+    def upgrade(self, located: Located, scope: dict[str, Any]) -> VenueSession | SharedSession:
         """The session for a request to switch.  Raises CallerError for one that may not."""
         table = self.table()
         wish = Wish(scope["headers"])
@@ -61,7 +62,24 @@ class VenueSockets:
             raise UnknownRoute("this exchange has no streams at that path")
         if len(self.sessions) >= self.limits.sockets:
             raise TooManyConnections("too many WebSockets are open")
-        return VenueSession(self, located, passed_on(scope, wish.connection))
+        headers = passed_on(scope, wish.connection)
+        shared = route.shared
+        path = located.target.partition(b"?")[0].decode("latin-1")
+        if shared is None or not any(_at(path, prefix) for prefix in shared.messages.sharing.paths):
+            return VenueSession(self, located, headers)
+        session = SharedSession(
+            shared,
+            route.streams,
+            located.target.decode("latin-1"),
+            headers,
+            self.limits.subscriptions,
+            self.limits.message,
+            self.start,
+            self.sessions.discard,
+            lambda: self.observer.rejected("slow_consumer"),
+        )
+        self.sessions.add(session)
+        return session
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
@@ -154,3 +172,7 @@ def passed_on(scope: dict[str, Any], gone: frozenset[bytes]) -> list[tuple[str, 
         and not name.startswith((OURS, b"sec-websocket-"))
         and (name != b"origin" or from_browser(value))
     ]
+
+
+def _at(path: str, prefix: str) -> bool:
+    return path == prefix or path.startswith(prefix + "/")

@@ -78,7 +78,7 @@ class Forwarder:
         pool = route.pool
         pool.retry_budget.earn(pool.settings.retry.budget_share)
         route.last_call_at = self._clock()
-        key = route.requests.share_key(call)
+        key = route.requests.share_key(call) if route.settings.share else None
         if key is not None:
             return await self._shared(route, call, head, deadline_at, caller, gone, key)
         account = route.requests.ordered_by(call)

@@ -23,6 +23,7 @@ from gateway.upstream.gate import Gate, Rows
 from gateway.upstream.route import RequestFault
 from gateway.upstream.shelf import Shelf
 from gateway.upstream.venue_streams import VenueStreams
+from gateway.upstream.venue_topics import SharedStreams
 
 
 @dataclass(slots=True)
@@ -56,6 +57,7 @@ class VenueRoute:
     settings: VenueSettings
     facts: list[HostFacts]
     streams: VenueStreams | None = None
+    shared: SharedStreams | None = None
     aliases: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     maintenance: str = ""
@@ -63,6 +65,14 @@ class VenueRoute:
     chain_id: int | None = None
     fingerprint: str = ""
     request_faults: deque[RequestFault] = field(default_factory=lambda: deque(maxlen=8))
+
+    async def close(self) -> None:
+        """End what it does by itself."""
+        self.gate.close()
+        if self.shared is not None:
+            await self.shared.close()
+        if self.streams is not None:
+            await self.streams.close()
 
     @property
     def title(self) -> str:

@@ -25,6 +25,7 @@ def venue_status(route: VenueRoute, now: float) -> dict[str, Any]:
         "throttled": gate.throttled,
         **gate.limits.snapshot(now),
         "streams": route.streams.snapshot() if route.streams is not None else None,
+        "subscriptions": route.shared.snapshot() if route.shared is not None else None,
         "shared": {"answers": len(shelf), "bytes": shelf.size, "hits": shelf.hits, "joined": shelf.joined},
         "hosts": {
             name: {

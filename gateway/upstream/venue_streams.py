@@ -40,6 +40,7 @@ class StreamHost:
     domains: tuple[tuple[str, str], ...] = ()
     hold: GrowingHold = field(default_factory=lambda: GrowingHold(FIRST_HOLD, LONGEST_HOLD))
     open: int = 0
+    failed_at: float = 0.0
     last_failure: str = ""
 
     def serves(self, path: str) -> bool:
@@ -81,18 +82,19 @@ class VenueStreams:
         self._budget = connects
         self._clock = clock
         self._chance = chance
+        self._closing: set[asyncio.Future[None]] = set()
 
     def candidates(self, path: str, name: str = "", apart: StreamHost | None = None) -> list[StreamHost]:
-        """Who may serve a path, the best first: named, not held, elsewhere than `apart`, least used."""
+        """Who may serve a path, the best first: named, not held, elsewhere than `apart`, least used, longest well."""
         now = self._clock()
         fit = [host for host in self.hosts if host.serves(path)]
         if name and any(name in host.names for host in fit):
             means = next(host for host in fit if name in host.names)
             fit = [host for host in fit if host.private == means.private and host.paths == means.paths]
 
-        def cost(host: StreamHost) -> tuple[bool, bool, int]:
+        def cost(host: StreamHost) -> tuple[bool, bool, int, float]:
             same = apart is not None and (host is apart or any(pair in apart.domains for pair in host.domains))
-            return now < host.hold.until, same, host.open
+            return now < host.hold.until, same, host.open, host.failed_at
 
         return sorted(fit, key=cost)
 
@@ -128,9 +130,18 @@ class VenueStreams:
             self.lost += 1
             self._failed(host, why)
 
+    def shut(self, connection: Connection) -> None:
+        """Say goodbye, without waiting for the answer."""
+        closing = asyncio.ensure_future(connection.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
     def _failed(self, host: StreamHost, why: str) -> None:
         self.failures += 1
-        host.last_failure = why
+        host.last_failure, host.failed_at = why, self._clock()
         host.hold.extend(self._clock(), self._chance.random())
 
     def snapshot(self) -> dict[str, object]:
@@ -212,9 +223,7 @@ class PassThrough:
             sending.cancel()
             streams.passing -= 1
             streams.parted(host, why)
-            closing = asyncio.ensure_future(connection.close())
-            _closing.add(closing)
-            closing.add_done_callback(_closing.discard)
+            streams.shut(connection)
 
     async def _send(self, connection: Connection, taken: Callable[[], None]) -> None:
         try:
@@ -225,9 +234,6 @@ class PassThrough:
                 taken()
         except ConnectionClosed:
             return  # the reading side tells
-
-
-_closing: set[asyncio.Future[None]] = set()
 
 
 def _below(path: str, prefix: str) -> bool:

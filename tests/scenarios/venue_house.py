@@ -115,6 +115,7 @@ async def venue_house(
     count: int = 2,
     extra: str = "",
     route_extra: str = "",
+    streams: list[str] | None = None,
 ) -> AsyncIterator[VenueHouse]:
     """`count` servers behind a route called `plain`: of `venue`, or of the bundled venue `name`."""
     servers = [Recorder(number) for number in range(count)]
@@ -132,7 +133,8 @@ async def venue_house(
         config = folder / "seawall.yaml"
         config.write_text(
             f"listen: 127.0.0.1:0\noperations: {{listen: 127.0.0.1:0}}\n{extra}\nroutes:\n  plain:\n    {said}\n"
-            f"    hosts: [plain.localhost]\n    streams: []\n{route_extra}\n    endpoints:\n{rows}\n"
+            f"    hosts: [plain.localhost]\n    streams: [{', '.join(streams or [])}]\n"
+            f"{route_extra}\n    endpoints:\n{rows}\n"
         )
         settings = load(config)
         gateway = Gateway(settings, config, Redactor(secrets_of(settings)), seed=7)
