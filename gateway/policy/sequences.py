@@ -1,4 +1,4 @@
-"""Sequences: does a message of a stream follow on what was told before?
+"""Sequences: whether a message of a stream follows on what was told before.
 
 Always true: a number is told at most once and in order; what is missing before a message is said, never passed over;
 a message without a number is never taken for one that fits.

@@ -13,9 +13,12 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.client import ClientProtocol
+from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
 from gateway.limits import FeedSettings
+
+__all__ = ["PARTING", "Connection", "ConnectionClosed", "dial"]
 
 PARTING = 1.0  # seconds for a closing handshake
 

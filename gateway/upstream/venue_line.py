@@ -11,12 +11,10 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from websockets.exceptions import ConnectionClosed
-
 from gateway.clock import Clock
 from gateway.dialect.venue import Streams
 from gateway.dialect.venue_messages import Messages
-from gateway.upstream.socket_client import Connection
+from gateway.upstream.socket_client import Connection, ConnectionClosed
 from gateway.upstream.venue_streams import NoStream, StreamHost, VenueStreams
 
 ASK_EVERY = 0.25  # seconds between two requests on a line; Binance cuts off who sends more than five a second

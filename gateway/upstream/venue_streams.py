@@ -14,13 +14,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from websockets.exceptions import ConnectionClosed
-
 from gateway.clock import Clock
 from gateway.limits import FeedSettings
 from gateway.policy.holds import GrowingHold
 from gateway.upstream.resolver import Resolver
-from gateway.upstream.socket_client import Connection
+from gateway.upstream.socket_client import Connection, ConnectionClosed
 from gateway.upstream.sockets import ConnectBudget, SocketTarget, dial_target, word_for
 
 FIRST_HOLD, LONGEST_HOLD = 1.0, 60.0  # seconds in which a host that failed is left alone

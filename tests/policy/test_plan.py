@@ -80,6 +80,7 @@ bad_reply         3 failed   2 failed   3? failed  1 failed   1 failed
 empty             2 answer   2 answer   2 answer   1 answer   1 answer
 behind            3 answer   2 answer   3 answer   1 answer   1 answer
 uncovered         3 failed   2 failed   3 failed   1 failed   1 failed
+maintenance       3 theirs   2 theirs   3 theirs   1 theirs   1 theirs
 wrong_data        3 failed   2 failed   3? failed  1 failed   1 failed
 """
 WITHOUT = """
@@ -107,6 +108,7 @@ bad_reply         3 failed   2 failed   3? unknown  1 failed   1 unknown
 empty             2 answer   2 answer   2 answer    1 answer   1 answer
 behind            3 answer   2 answer   3 answer    1 answer   1 answer
 uncovered         3 failed   2 failed   3 failed    1 failed   1 failed
+maintenance       3 failed   2 failed   3 failed    1 failed   1 failed
 wrong_data        3 failed   2 failed   3? unknown  1 failed   1 unknown
 """
 
