@@ -259,5 +259,34 @@ def write_gateway_config(path: Path, port: int, operations_port: int, urls: Sequ
     return path
 
 
-PROXIES: tuple[Proxy, ...] = (Nginx(), HAProxy(), Envoy(), Seawall())
+class SeawallRest(Seawall):
+    """The same in front of an exchange: requests forwarded byte for byte, each charged to the venue's limits."""
+
+    name = "seawall-rest"
+
+    def launch(self, folder: Path, port: int, spare: int, endpoints: Endpoints) -> Launch:
+        venue = {
+            "name": "bench",
+            "title": "Bench",
+            "hosts": [{"host": "api.bench.test"}],
+            "signing": {"key": ["x-key"], "marks": ["x-sign"]},
+            "limits": [
+                {"name": "weight", "amount": 1e9, "window": 60, "header": "x-used-weight"},
+                {"name": "calls", "amount": 1e9, "window": 1, "counts": "calls"},
+            ],
+            "calls": [{"do": ["POST /bench"], "use": "market", "weight": 2}],
+            "errors": {"code": ["code"], "rules": [{"status": ["5xx"], "word": "unknown"}]},
+        }
+        file = folder / "venue.json"
+        file.write_text(json.dumps(venue))
+        launched = super().launch(folder, port, spare, endpoints)
+        config = folder / "gateway.yaml"
+        text = config.read_text().replace(
+            "  bench:\n    chain_id: 1\n    dialect: evm\n", f"  rest:\n    venue_file: {file}\n"
+        )
+        config.write_text(text)
+        return launched
+
+
+PROXIES: tuple[Proxy, ...] = (Nginx(), HAProxy(), Envoy(), Seawall(), SeawallRest())
 NAMES = ("direct", *(proxy.name for proxy in PROXIES))

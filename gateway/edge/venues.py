@@ -34,7 +34,7 @@ class VenueTarget:
     authorities: frozenset[bytes] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Located:
     """Whom a request is for.  `target` is what the venue gets, `prefix` what stood before it.
 
@@ -90,7 +90,9 @@ class Venues:
             key, rest, prefix = unquote_to_bytes(word), slash + rest, KEY + word
         if rest.startswith(VIA):
             return self._via(rest[len(VIA) :], key, prefix + VIA)
-        end = next((i for i in range(1, len(rest)) if rest[i] in b"/?"), len(rest))
+        end = rest.find(b"/", 1)
+        query = rest.find(b"?", 1, end if end > 0 else len(rest))
+        end = query if query > 0 else end if end > 0 else len(rest)
         found = self._by_name.get(rest[1:end])
         if found is None:
             if self._root is None or _ours(rest):

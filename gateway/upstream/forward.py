@@ -11,7 +11,6 @@ Does not belong here: whether another host follows (policy/plan), what an answer
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from gateway.clock import Clock, wall_seconds
 from gateway.dialect.venue import Use, Word
@@ -50,15 +49,46 @@ _PRIORITIES = {
 Gone = Callable[[], bool]
 
 
-@dataclass(slots=True, eq=False)
 class _Try:
-    """One attempt's end."""
+    """One attempt's end.  What is told of it is put together when somebody asks: mostly nobody does."""
 
-    permit: Permit
-    record: AttemptRecord
-    ended: Ended
-    reply: Reply | None = None
-    reading: VenueReading = GOOD
+    __slots__ = ("ended_at", "failure", "kind", "permit", "reading", "reply")
+
+    def __init__(
+        self,
+        permit: Permit,
+        kind: str,
+        ended_at: float,
+        reply: Reply | None = None,
+        reading: VenueReading = GOOD,
+        failure: AttemptError | None = None,
+    ) -> None:
+        self.permit = permit
+        self.kind = kind
+        self.ended_at = ended_at
+        self.reply = reply
+        self.reading = reading
+        self.failure = failure
+
+    @property
+    def sent(self) -> Sent:
+        return self.failure.sent if self.failure is not None else Sent.ANSWERED
+
+    @property
+    def record(self) -> AttemptRecord:
+        failure, permit = self.failure, self.permit
+        ended = failure.reason if failure is not None else self.reading.kind.value
+        detail = failure.message if failure is not None else self.reading.detail
+        return AttemptRecord(
+            permit.state.endpoint.id, self.kind, ended, self.sent, permit.started_at, self.ended_at, detail
+        )
+
+    @property
+    def ended(self) -> Ended:
+        position = self.permit.state.position
+        if self.failure is not None:
+            return Ended(position, self.failure.sent, None, self.failure.reason)
+        return Ended(position, Sent.ANSWERED, self.reading.kind, has_error_object=self.reading.settled)
 
 
 class Forwarder:
@@ -210,12 +240,7 @@ class Forwarder:
         else:
             effect = Reading(reading.kind) if reading.kind is ReplyKind.GONE else None
             permit.settle(reading.kind.counts, reading.kind.value, now, effect)
-        state = permit.state
-        record = AttemptRecord(
-            state.endpoint.id, kind, reading.kind.value, Sent.ANSWERED, permit.started_at, now, reading.detail
-        )
-        ended = Ended(state.position, Sent.ANSWERED, reading.kind, has_error_object=reading.settled)
-        return _Try(permit, record, ended, reply, reading)
+        return _Try(permit, kind, now, reply, reading)
 
     def _failed(
         self,
@@ -230,9 +255,7 @@ class Forwarder:
         permit.settle(error.counts, error.reason, now)
         if error.sent is Sent.NOT_SENT:
             route.gate.returned(charges)
-        state = permit.state
-        record = AttemptRecord(state.endpoint.id, kind, error.reason, error.sent, permit.started_at, now, error.message)
-        return _Try(permit, record, Ended(state.position, error.sent, None, error.reason))
+        return _Try(permit, kind, now, failure=error)
 
     @staticmethod
     def _read(route: VenueRoute, call: VenueCall, reply: Reply, write: bool) -> VenueReading:
@@ -338,7 +361,7 @@ class Forwarder:
             return limited
         records = tuple(attempt.record for attempt in tries)
         write = call.request_class.write
-        sent = any(attempt.ended.sent is not Sent.NOT_SENT for attempt in tries)
+        sent = any(attempt.sent is not Sent.NOT_SENT for attempt in tries)
         words = ", ".join(f"{record.endpoint}: {record.ended}" for record in records)
         error: GatewayError
         if write and sent:
