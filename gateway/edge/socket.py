@@ -15,7 +15,7 @@ import asyncio
 import codecs
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
@@ -235,6 +235,19 @@ class CallerSocket(asyncio.Protocol):
         else:
             self.transport.write(frame_of(text))
 
+    def relay(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
+        """Send what came from elsewhere; returns what to wait for before the next, if the caller reads slowly."""
+        if isinstance(message, str):
+            self.send(message.encode())
+        else:
+            self.send_binary(message)
+        return self.drain() if self._paused else None
+
+    def relayed(self) -> None:
+        """One of the caller's messages has gone on."""
+        if self._under_way:
+            self.under_way -= 1
+
     def send_binary(self, data: bytes) -> None:
         """Send one binary message."""
         if self.closing or self.lost:
@@ -282,11 +295,6 @@ class CallerSocket(asyncio.Protocol):
                 self.transport.write(data)
 
     # --- endings ----------------------------------------------------------------------------------
-
-    @property
-    def paused(self) -> bool:
-        """The caller reads slower than it is written to."""
-        return self._paused
 
     @property
     def text(self) -> bool:

@@ -133,26 +133,11 @@ class SharedSession:
         """What we do not understand is between the caller and the exchange."""
         if self._own is None:
             self._own = PassThrough(self._streams, self._most_waiting)
-            self._task = self._start(self._carry(self._own))
+            self._task = self._start(self._carry(self._own, socket))
         self._own.put(message)
         socket.under_way += 1
 
-    async def _carry(self, own: PassThrough) -> None:
-        code, reason = await own.run(self._target.partition("?")[0], self._headers, "", self._deliver, self._taken)
-        if self.socket is not None:
-            self.socket.under_way = 0
-            self.socket.close(code, reason)
-
-    def _deliver(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
-        socket = self.socket
-        if socket is None:
-            return None
-        if isinstance(message, str):
-            socket.send(message.encode())
-        else:
-            socket.send_binary(message)
-        return socket.drain() if socket.paused else None
-
-    def _taken(self) -> None:
-        if self.socket is not None and self.socket.under_way:
-            self.socket.under_way -= 1
+    async def _carry(self, own: PassThrough, socket: CallerSocket) -> None:
+        code, reason = await own.run(self._target.partition("?")[0], self._headers, "", socket.relay, socket.relayed)
+        socket.under_way = 0
+        socket.close(code, reason)

@@ -134,7 +134,7 @@ class VenueSession:
         name = located.authority.rpartition(b"//")[2].decode("latin-1").lower()
         try:
             code, reason = await through.run(
-                located.target.decode("latin-1"), self._headers, name, self._deliver, self._taken
+                located.target.decode("latin-1"), self._headers, name, socket.relay, socket.relayed
             )
         except asyncio.CancelledError:
             socket.close(GOING_AWAY, "the gateway is stopping")
@@ -144,20 +144,6 @@ class VenueSession:
             code, reason = INTERNAL, "internal error"
         socket.under_way = 0
         socket.close(code, reason)
-
-    def _deliver(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
-        socket = self.socket
-        if socket is None:
-            return None
-        if isinstance(message, str):
-            socket.send(message.encode())
-        else:
-            socket.send_binary(message)
-        return socket.drain() if socket.paused else None
-
-    def _taken(self) -> None:
-        if self.socket is not None and self.socket.under_way:
-            self.socket.under_way -= 1
 
 
 def passed_on(scope: dict[str, Any], gone: frozenset[bytes]) -> list[tuple[str, str]]:
