@@ -189,6 +189,22 @@ def test_another_spelling_of_a_listed_path_gets_the_strictest_class(verb: str, t
     assert not call.request_class.repeatable
 
 
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("binance", "/api/v3/depth?symbol=A"), ("binance_us", "/api/v3/depth?symbol=A"),
+        ("mexc", "/api/v3/depth?symbol=A"),
+        ("binance_usdm", "/fapi/v1/depth?symbol=A"), ("gate", "/api/v4/spot/order_book?currency_pair=A"),
+        ("kucoin", "/api/v3/market/orderbook/level2?symbol=A"),
+    ],
+)  # fmt: skip
+def test_a_book_that_a_stream_is_synced_with_is_never_shared(name: str, target: str) -> None:
+    """A snapshot older than the subscription leaves a hole behind it that the caller cannot fill."""
+    call = REQUESTS[name].call(b"GET", target.encode(), (), b"")
+    assert call.use is Use.MARKET
+    assert REQUESTS[name].share_key(call) is None
+
+
 def test_a_header_that_overrides_the_method_makes_a_read_a_write() -> None:
     headers = ((b"x-http-method-override", b"DELETE"),)
     call = REQUESTS["binance"].call(b"GET", b"/api/v3/depth?symbol=BTCUSDT", headers, b"")
