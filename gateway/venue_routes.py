@@ -61,7 +61,7 @@ def build_venue(
         Requests(venue),
         Answers(venue),
         build_gate(venue, weights, own),
-        Rows(),
+        Rows(monotonic),
         Shelf(monotonic),
         transport,
         stats,

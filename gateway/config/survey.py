@@ -38,6 +38,8 @@ def _secrets(settings: Settings) -> Iterator[str]:
     for route in settings.routes.values():
         for endpoint in route.endpoints:
             yield from _endpoint_secrets(endpoint)
+        for stream in route.streams:
+            yield from _url_secrets(stream.url)
     traces = settings.telemetry.traces
     for _, value in traces.headers:
         yield value

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from gateway.dialect.venue_messages import Wanted
-from gateway.edge.socket import POLICY, RESTART, CallerSocket, frame_of
+from gateway.edge.socket import POLICY, RESTART, TRY_LATER, CallerSocket, frame_of
 from gateway.upstream.venue_streams import PassThrough, VenueStreams
 from gateway.upstream.venue_topics import Message, SharedStreams
 
@@ -126,8 +126,11 @@ class SharedSession:
                 if self.socket is not None:
                     self.socket.close(POLICY, "too many subscriptions on one socket")
                 return
+            if not self._shared.join(key, self):
+                if self.socket is not None:
+                    self.socket.close(TRY_LATER, "too many subscriptions are shared already")
+                return
             self._topics.add(key)
-            self._shared.join(key, self)
 
     def _pass_on(self, message: str | bytes, socket: CallerSocket) -> None:
         """What we do not understand is between the caller and the exchange."""

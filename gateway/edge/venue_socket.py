@@ -23,6 +23,8 @@ from gateway.errors import TooManyConnections, UnknownRoute
 from gateway.limits import SocketLimits
 from gateway.upstream.venue_streams import PassThrough
 
+TOPICS_OF_A_SOCKET = 1024  # at least; as many as Binance allows
+
 
 class VenueSockets:
     """Opens a session for each caller that asks an exchange for a WebSocket.  One per gateway."""
@@ -72,7 +74,7 @@ class VenueSockets:
             route.streams,
             located.target.decode("latin-1"),
             headers,
-            self.limits.subscriptions,
+            max(self.limits.subscriptions, TOPICS_OF_A_SOCKET),
             self.limits.message,
             self.start,
             self.sessions.discard,

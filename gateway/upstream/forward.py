@@ -113,8 +113,13 @@ class Forwarder:
             return await self._shared(route, call, head, deadline_at, caller, gone, key)
         account = route.requests.ordered_by(call)
         if account:
-            async with route.rows.turn(account):
-                return await self._once(route, call, head, deadline_at, caller, gone)
+            try:
+                async with route.rows.turn(account, deadline_at):
+                    return await self._once(route, call, head, deadline_at, caller, gone)
+            except Limited as limited:
+                return _refused(
+                    call, "the calls of this key that came before are not answered yet", limited.retry_after
+                )
         return await self._once(route, call, head, deadline_at, caller, gone)
 
     async def _shared(
@@ -188,8 +193,7 @@ class Forwarder:
             await gate.enter(charges, scopes, priority, caller, min(deadline_at, expires))
         except Limited as limited:
             what = "has told this address to stop" if limited.banned else "allows no more requests for now"
-            error = VenueLimited(f"{route.title} {what}; nothing was sent", retry_after=limited.retry_after)
-            return Forwarded(attempts=0, error=error, execution="not_sent" if call.request_class.write else "")
+            return _refused(call, f"{route.title} {what}", limited.retry_after)
         return None
 
     def _expires(self, route: VenueRoute, call: VenueCall, now: float) -> float:
@@ -384,6 +388,12 @@ class Forwarder:
         execution = ("unknown" if sent else "not_sent") if write else ""
         found_by = route.requests.found_by(call) if execution == "unknown" else ""
         return Forwarded(attempts=len(tries), error=error, records=records, execution=execution, found_by=found_by)
+
+
+def _refused(call: VenueCall, why: str, retry_after: float) -> Forwarded:
+    """It got no turn in time."""
+    error = VenueLimited(f"{why}; nothing was sent", retry_after=retry_after)
+    return Forwarded(attempts=0, error=error, execution="not_sent" if call.request_class.write else "")
 
 
 def _planned_as(route: VenueRoute, call: VenueCall) -> RequestClass:

@@ -21,6 +21,7 @@ from gateway.policy.weights import Priority, WeightLimits
 
 Charges = Sequence[tuple[str, str, float]]
 NEVER = float("inf")
+MAX_IN_ROW = 1000  # calls of one key that wait for those before them
 MAX_HELD = 10_000  # accounts and paths that are remembered to have been told to wait
 
 
@@ -170,18 +171,23 @@ class Gate:
 class Rows:
     """Calls whose order must be kept: one at a time for each key, first come first served."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._rows: dict[str, deque[asyncio.Future[None]]] = {}
 
     @asynccontextmanager
-    async def turn(self, key: str) -> AsyncIterator[None]:
-        """Wait until those before it have ended."""
+    async def turn(self, key: str, deadline_at: float) -> AsyncIterator[None]:
+        """Wait until those before it have ended.  Raises Limited when that is not in time."""
         row = self._rows.setdefault(key, deque())
+        if len(row) >= MAX_IN_ROW:
+            raise Limited(1.0)
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         row.append(mine)
         try:
             if row[0] is not mine:
-                await mine
+                await asyncio.wait({mine}, timeout=max(0.0, deadline_at - self._clock()))
+                if not mine.done():
+                    raise Limited(1.0)
             yield
         finally:
             first = row[0] is mine

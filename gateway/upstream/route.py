@@ -36,6 +36,9 @@ class AnyRoute(Protocol):
     @property
     def speaks(self) -> str: ...
 
+    @property
+    def queued(self) -> int: ...
+
 
 @dataclass(slots=True, eq=False)
 class Route:
@@ -71,6 +74,11 @@ class Route:
     def speaks(self) -> str:
         """What is spoken on it."""
         return self.dialect.name
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for their turn."""
+        return self.pool.waiting
 
     @property
     def retry(self) -> RetrySettings:

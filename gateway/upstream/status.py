@@ -111,7 +111,7 @@ def route_gauges(routes: Iterable[AnyRoute], now: float) -> Iterable[RouteGauge]
     wide = wide_domains(routes, now)
     for route in routes:
         kinds = frozenset(verdict.kind.value for verdict in diagnose(route, now, wide))
-        yield RouteGauge(route.name, route.pool.blocks.book.reference, route.pool.waiting, kinds)
+        yield RouteGauge(route.name, route.pool.blocks.book.reference, route.queued, kinds)
 
 
 def _route_status(route: AnyRoute, now: float, wide: Wide) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _route_status(route: AnyRoute, now: float, wide: Wide) -> dict[str, Any]:
         }
         if book.reference >= 0
         else None,
-        "waiting": route.pool.waiting,
+        "waiting": route.queued,
         "hedges": route.stats.hedges,
         "endpoints": endpoints,
     }

@@ -79,6 +79,11 @@ class VenueRoute:
         return self.venue.title
 
     @property
+    def queued(self) -> int:
+        """Requests that wait for the venue's limits."""
+        return self.gate.waiting
+
+    @property
     def speaks(self) -> str:
         """What is spoken on it."""
         return self.venue.name

@@ -27,6 +27,7 @@ REPLAYED_BYTES = 4_000_000
 HELD = 500  # messages of a topic that wait for those before them
 PATIENCE = 1.0  # seconds in which another line may still bring what is missing
 OLDS = 200  # messages in a row from before what was told: the exchange has begun to count anew
+MOST_TOPICS = 10_000  # names come from callers
 LINGERS = 30.0  # seconds for which a topic without listeners is kept
 RETRY_EVERY = 1.0  # seconds between two tries to have a line
 
@@ -104,10 +105,12 @@ class SharedStreams:
 
     # --- listeners --------------------------------------------------------------------------------
 
-    def join(self, key: str, listener: Listener) -> None:
-        """Listen to a topic.  Who joins late gets what it needs to begin."""
+    def join(self, key: str, listener: Listener) -> bool:
+        """Listen to a topic; who joins late gets what it needs to begin.  False: there are too many topics."""
         topic = self.topics.get(key)
         if topic is None:
+            if len(self.topics) >= MOST_TOPICS:
+                return False
             numbers = self.messages.numbers_of(key)
             rule = Rule(numbers.rule) if numbers is not None else Rule.NONE
             topic = self.topics[key] = Topic(key, rule, self._clock())
@@ -115,14 +118,15 @@ class SharedStreams:
         if self._task is None:
             self._task = asyncio.ensure_future(self._watch())
         if listener in topic.listeners or listener in topic.waiting:
-            return
+            return True
         if topic.replay is None:
             topic.waiting.append(listener)
             self._renew(topic)
-            return
+            return True
         for message in topic.replay:
             listener.told(message)
         topic.listeners[listener] = None
+        return True
 
     def leave(self, key: str, listener: Listener) -> None:
         topic = self.topics.get(key)

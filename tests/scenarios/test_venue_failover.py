@@ -141,6 +141,33 @@ def test_calls_whose_numbers_must_rise_arrive_in_their_order_and_once(tmp_path: 
     run(scenario())
 
 
+def test_a_call_behind_one_that_hangs_is_told_in_time_and_not_sent(tmp_path: Path) -> None:
+    venue = {
+        **PLAIN_VENUE,
+        "signing": {"key": ["x-key"], "marks": ["x-key"], "nonce": True},
+        "calls": [{"do": ["POST /order"], "use": "order"}],
+    }
+
+    async def scenario() -> None:
+        async with venue_house(tmp_path, venue=venue) as house:
+            for server in house.servers:
+                server.say = lambda came: b""  # never answered
+            first, second = await RawCaller.open(house.port), await RawCaller.open(house.port)
+            key = ("X-Key", "k")
+            held = asyncio.ensure_future(first.call("POST", "/plain/order", b"1", key, ("X-Seawall-Timeout", "2s")))
+            await until(lambda: any(came.body == b"1" for came in house.came), 5)
+            began = monotonic()
+            status, headers, body = await second.call("POST", "/plain/order", b"2", key, ("X-Seawall-Timeout", "500ms"))
+            assert 0.4 < monotonic() - began < 1.5
+            assert (status, headers[b"x-seawall-execution"]) == (503, b"not_sent"), body
+            assert (await held)[1][b"x-seawall-execution"] == b"unknown"
+            assert [came.body for came in house.came if came.body] == [b"1"]
+            for caller in (first, second):
+                caller.close()
+
+    run(scenario())
+
+
 def test_a_host_whose_market_stands_still_gets_no_market_reads_until_it_moves(tmp_path: Path) -> None:
     venue = {**PLAIN_VENUE, "health": {"pulse": {"target": "/still", "at": "n", "still_after": 1.5}, "ping": "/ping"}}
 
