@@ -362,7 +362,7 @@ class Gateway:
 
     def _warn_of_absent(self) -> None:
         """Starting without an endpoint is fine; not hearing of it is not."""
-        for route in self.routes:
+        for route in self.all_routes:
             for state in route.pool.states:
                 if not state.verified:
                     logger.warning(

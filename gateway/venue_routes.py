@@ -51,7 +51,6 @@ def build_venue(
     route = settings.routes[name]
     weights = route.weights or settings.defaults.weights
     own = route.venues or settings.defaults.venues
-    pool.trust_all()
     streams = build_streams(venue, route, settings, resolver, connects, chance)
     running = VenueRoute(
         name,

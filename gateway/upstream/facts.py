@@ -156,10 +156,13 @@ class Facts:
         if state.exclusion_reason:
             state.exclusion.extend(now, self._random.random())
 
-    def trust_all(self) -> None:
-        """There is no chain to be asked for: every endpoint is the right one."""
-        for state in self.states:
+    def note_reached(self, position: int) -> None:
+        """It answers, and there is no chain to be asked for: certificates say who it is."""
+        state = self.states[position]
+        if not state.verified:
             state.verified = True
+            self._moved(state, "host", "", "unverified", "right")
+            self.watch(state, self.clock())
 
     def note_chain(self, position: int, chain_id: int | None, ok: bool) -> None:
         """The endpoint told its chain (or cannot, and is taken at its word)."""

@@ -50,7 +50,7 @@ class VenueProber:
             asyncio.ensure_future(self._ping(route, state))
             for route in self._routes()
             for state in route.pool.states
-            if not state.answered_at
+            if not state.verified
         ]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=time_limit)
@@ -79,7 +79,8 @@ class VenueProber:
             lazy = IDLE_FACTOR if now - route.last_call_at > IDLE_AFTER else 1.0
             for state in route.pool.states:
                 live.add(id(state))
-                every = NEED_EVERY if state.down or state.exclusion_reason else route.settings.probe_every * lazy
+                needed = state.down or state.exclusion_reason or not state.verified
+                every = NEED_EVERY if needed else route.settings.probe_every * lazy
                 self._start((id(state), "ping"), now, every, functools.partial(self._ping, route, state))
                 if health.pulse is not None and not state.down:
                     every = route.settings.pulse_every * lazy
@@ -152,6 +153,7 @@ class VenueProber:
                 permit.settle(error.counts, error.reason, self._clock())
                 return
             permit.settle(Outcome.SUCCESS, "answer", self._clock())
+        route.pool.note_reached(state.position)
         route.pool.back(state.position, self._clock())
 
     async def _feel(self, route: VenueRoute, state: EndpointState) -> None:
@@ -216,6 +218,7 @@ class VenueProber:
                 return None
             if reply.stream is not None:
                 reply.stream.close()
+            route.pool.note_reached(state.position)
             reading = route.answers.read(reply.status, reply.headers, reply.body, False, wall_seconds())
             for limit, used in reading.used:
                 route.gate.told(limit, "", used)
