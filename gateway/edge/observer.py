@@ -110,7 +110,7 @@ class Observer:
         tracer = self._tracer
         if tracer.enabled and tracer.wanted(
             answer.attempts,
-            error is not None,
+            error is not None or answer.execution == "unknown",
             took,
             trail.context if trail is not None else None,
             self._chance.random(),
@@ -229,4 +229,7 @@ def _trace(
         parent=trail.context if trail is not None else None,
         attempt_spans=tuple(trail.spans) if trail is not None else (),
         verdicts=tuple(verdict.kind.value for verdict in diagnose(route, ended_at)) if len(records) > 1 else (),
+        system="jsonrpc" if isinstance(answer, Answer) else "rest",
+        execution=answer.execution,
+        reconcile=answer.found_by if isinstance(answer, Forwarded) else "",
     )

@@ -82,7 +82,7 @@ class CallTrace:
     `method` is `Method.label`.  `error` is an error's reason, None when the caller got an answer.
     `attempt_spans` are the span ids that the attempts were sent with (`child_traceparent`), in
     their order; 0 or a missing one is chosen here.  `verdicts` are the kinds of what was wrong with the
-    route at the time.
+    route at the time.  `execution` says what became of a write, `reconcile` how to find out.
     """
 
     route: str
@@ -95,6 +95,9 @@ class CallTrace:
     parent: TraceContext | None = None
     attempt_spans: tuple[int, ...] = ()
     verdicts: tuple[str, ...] = ()
+    system: str = "jsonrpc"
+    execution: str = ""
+    reconcile: str = ""
 
 
 def parse_traceparent(value: bytes, *, trusted: bool) -> TraceContext | None:
@@ -241,7 +244,7 @@ class Tracer:
 def _about_call(trace: CallTrace) -> dict[str, str]:
     facts = {
         "seawall.route": trace.route,
-        "rpc.system": "jsonrpc",
+        "rpc.system": trace.system,
         "rpc.method": trace.method,
         "seawall.result": trace.result,
     }
@@ -249,6 +252,10 @@ def _about_call(trace: CallTrace) -> dict[str, str]:
         facts["error.type"] = trace.error
     if trace.verdicts:
         facts["seawall.verdicts"] = ",".join(trace.verdicts)
+    if trace.execution:
+        facts["seawall.execution"] = trace.execution
+    if trace.reconcile:
+        facts["seawall.reconcile"] = trace.reconcile
     return facts
 
 

@@ -22,6 +22,7 @@ from gateway.telemetry.redaction import Redactor
 from tests.scenarios.house import run
 from tests.scenarios.test_order_safety import KEY, binance_house, order, signed
 from tests.scenarios.venue_house import PLAIN_VENUE, Came, RawCaller, answer, venue_house
+from tests.telemetry.collector import Collector, attributes
 
 READS = 150
 
@@ -98,6 +99,32 @@ def test_an_order_is_not_given_to_another_host_when_the_first_falls_silent(tmp_p
             caller.close()
 
     run(scenario())
+
+
+def test_a_write_of_unknown_outcome_is_traced_with_how_to_find_out(tmp_path: Path) -> None:
+    collector = Collector()
+    extra = f"telemetry: {{traces: {{endpoint: '{collector.url}', sample: 0, export_every: 50ms}}}}"
+
+    async def scenario() -> None:
+        async with binance_house(tmp_path, without=("orders",), extra=extra) as (gateway, exchange, _):
+            words = json.dumps({"code": -1007, "msg": "Timeout waiting for response from backend server."}).encode()
+            exchange.script = lambda host, first: (
+                Strike("-1007", reply=Reply(400, words)) if first.startswith(b"POST") else None
+            )
+            caller = await RawCaller.open(gateway.public_port)
+            status, headers, body = await order(caller, "o5")
+            assert (status, body, headers[b"x-seawall-execution"]) == (400, words, b"unknown")
+            await until(lambda: bool(collector.spans), 5)
+            caller.close()
+
+    try:
+        run(scenario())
+    finally:
+        collector.close()
+    told = [attributes(span) for span in collector.spans if not span.parent_span_id]
+    assert told[0]["seawall.execution"] == "unknown"
+    assert told[0]["seawall.reconcile"] == "GET /api/v3/order?symbol=BTCUSDT&origClientOrderId=o5"
+    assert told[0]["rpc.method"] == "POST /api/v3/order"
 
 
 def test_calls_whose_numbers_must_rise_arrive_in_their_order_and_once(tmp_path: Path) -> None:
