@@ -42,7 +42,7 @@ private_broadcast  rs.uw
 stateful           .....  1
 signing            ....w  1
 venue_write        ....w  1
-venue_signed_read  rs...
+venue_signed_read  rsl..
 operator           ....w  1
 unknown            ....w  1
 """

@@ -21,6 +21,7 @@ from gateway.policy.weights import Priority, WeightLimits
 
 Charges = Sequence[tuple[str, str, float]]
 NEVER = float("inf")
+LEAST_LEFT = 0.05  # seconds; a turn that comes later before the end could only time out
 MAX_IN_ROW = 1000  # calls of one key that wait for those before them
 MAX_HELD = 10_000  # accounts and paths that are remembered to have been told to wait
 
@@ -82,6 +83,7 @@ class Gate:
     ) -> None:
         """Wait for one's turn, until `give_up_at` (an instant).  Raises Limited."""
         now = self._clock()
+        give_up_at -= LEAST_LEFT
         earliest = max(self.limits.free_at(charges, priority, now), self._held_until(scopes))
         if earliest > give_up_at:
             raise self._limited(earliest - now)

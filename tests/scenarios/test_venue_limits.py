@@ -244,7 +244,7 @@ def test_a_ban_stops_the_whole_venue_and_is_never_evaded_by_another_host(tmp_pat
 
 
 def test_an_account_that_is_told_to_wait_holds_up_nobody_else(tmp_path: Path) -> None:
-    venue = with_words({"codes": ["-9"], "word": "throttled", "hold": 30, "each": "account"})
+    venue = with_words({"codes": ["-9"], "word": "throttled", "hold": 300, "each": "account"})
 
     async def scenario() -> None:
         async with venue_house(tmp_path, venue=venue) as house:
