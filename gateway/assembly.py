@@ -161,6 +161,7 @@ class Gateway:
                 self._chance,
                 settings.websockets,
                 self._report,
+                self._redactor.scrub_bytes,
             )
             rest = RestEdge(Forwarder(monotonic), monotonic, self._observer)
             self._venue_sockets = VenueSockets(

@@ -57,7 +57,10 @@ class Streams:
         chance: Random,
         limits: SocketLimits,
         report: Callable[[BaseException], None],
+        scrub: Callable[[bytes], bytes],
     ) -> None:
+        """`scrub` takes secrets out of what endpoints say: some repeat the key that they refuse."""
+        self.scrub = scrub
         self.table = table
         self.calls = calls
         self.feeds = feeds
@@ -321,7 +324,7 @@ class Session:
                 fresh.append(subscriber)
             answer.result = subscriber.id or _NO_ID
         except Refused as refused:
-            answer.rpc_error = refused.error
+            answer.rpc_error = streams.scrub(refused.error)
         except CallerError as error:
             streams.observer.refused(error.reason)
             answer.error = error
