@@ -214,7 +214,7 @@ async def _demo(settings: Settings, seconds: float) -> None:
     route = next(iter(settings.routes))
     url = f"http://127.0.0.1:{gateway.public_port}/{route}"
     try:
-        counts = await run_demo(url, gateway.simulated, gateway.status, click.echo, monotonic, seconds)
+        counts = await run_demo(url, gateway.simulated.providers, gateway.status, click.echo, monotonic, seconds)
         click.echo(f"{counts.calls} calls, {counts.lost} lost")
     finally:
         await gateway.stop(drain_for=0.0)

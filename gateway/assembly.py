@@ -19,10 +19,10 @@ from typing import Any
 from gateway import __version__
 from gateway.clock import monotonic, wall_seconds
 from gateway.config.load import load, secrets_of
+from gateway.config.scalars import host_and_port
 from gateway.config.settings import Settings
 from gateway.config.watch import watch
-from gateway.drill.provider import SimulatedProvider
-from gateway.drill.serve import ProviderSpec, run_providers
+from gateway.drill.simulated import Simulated, run_simulated
 from gateway.edge.app import PublicApp
 from gateway.edge.calls import Calls
 from gateway.edge.listener import Listener, Upgrade
@@ -35,7 +35,7 @@ from gateway.edge.stream import Streams
 from gateway.edge.venue_socket import VenueSockets
 from gateway.errors import ConfigError
 from gateway.policy.connectivity import Connectivity
-from gateway.routes import Budgeted, Built, RouteBuilder, build_table, host_and_port
+from gateway.routes import Budgeted, Built, RouteBuilder, build_table
 from gateway.telemetry.metrics import EndpointGauge, Metrics, RouteGauge
 from gateway.telemetry.redaction import Redactor
 from gateway.telemetry.traces import Tracer
@@ -70,7 +70,7 @@ class Gateway:
     ) -> None:
         self.settings = settings
         self.draining = False
-        self.simulated: dict[str, SimulatedProvider] = {}
+        self.simulated = Simulated({}, {})
         self._config_path = config_path
         self._redactor = redactor
         self._started_at = monotonic()
@@ -145,7 +145,7 @@ class Gateway:
         """Start everything that is configured.  Raises ConfigError or OSError when something cannot."""
         settings = self.settings
         try:
-            await self._start_simulated(settings)
+            self.simulated = await self._stack.enter_async_context(run_simulated(settings.simulated, monotonic))
             table = self._adopt(settings)
             await asyncio.gather(self._prober.verify_all(VERIFY_AT_START), self._venue_prober.ask_all(VERIFY_AT_START))
             await self._poller.ask_all(POLL_AT_START)
@@ -342,24 +342,6 @@ class Gateway:
             self._feeds[name].adopt(built.route, built.sockets, built.feed_settings)
         for name in self._feeds.keys() - {route.name for route in self.routes}:
             self._tasks.append(asyncio.ensure_future(self._feeds.pop(name).close()))
-
-    async def _start_simulated(self, settings: Settings) -> None:
-        specs = []
-        for name, simulated in settings.simulated.items():
-            host, port = host_and_port(simulated.listen)
-            specs.append(
-                ProviderSpec(
-                    name=name,
-                    host=host,
-                    port=port,
-                    chain_id=simulated.chain_id,
-                    block_time=simulated.block_time,
-                    client_version=simulated.client_version,
-                    latency=simulated.latency,
-                )
-            )
-        if specs:
-            self.simulated = await self._stack.enter_async_context(run_providers(specs, clock=monotonic))
 
     def _warn_of_absent(self) -> None:
         """Starting without an endpoint is fine; not hearing of it is not."""

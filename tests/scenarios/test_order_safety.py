@@ -19,7 +19,8 @@ from gateway.assembly import Gateway
 from gateway.clock import monotonic, wall_seconds
 from gateway.config.load import load, secrets_of
 from gateway.drill.venues.binance import Binance
-from gateway.drill.venues.exchange import Reply, SimulatedExchange, Strike
+from gateway.drill.venues.exchange import SimulatedExchange, Strike
+from gateway.drill.venues.wire import Reply
 from gateway.telemetry.redaction import Redactor
 from tests.scenarios.house import run
 from tests.scenarios.venue_house import RawCaller
@@ -201,7 +202,7 @@ def test_no_order_is_sent_twice_and_each_is_labelled_as_the_exchange_knows_it(tm
             killed_at[0] = monotonic()
             exchange.kill(host)
             await asyncio.sleep(0.2)
-            await exchange.up(host)
+            exchange.open(host)
 
     async def scenario() -> None:
         route = f"    breaker: {CALM}\n"
