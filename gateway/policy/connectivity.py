@@ -12,8 +12,9 @@ Who answers after a cut tells which it was.  One that could not be reached itsel
 the fault with the others, and acquits them; one that never failed is the contrast that convicts them.
 A gateway with a single provider has no contrast: its failures count at once, and no local fault is
 ever declared.
-While only some have been asked, silence is a suspicion: two hosts of one exchange that cut every connection look like a
-cut cable to whoever asks nobody else.  So those who probe ask everybody while it lasts, and nothing is said aloud before.
+While only some have been asked, silence is a suspicion: two hosts of one exchange that cut every connection
+look like a cut cable to whoever asks nobody else.  So everybody is asked while it lasts, and nothing is said
+aloud before they had time to answer.
 Does not belong here: how an attempt failed (upstream), and what follows from a verdict.
 """
 

@@ -376,7 +376,7 @@ def test_a_cut_is_suspected_within_a_few_attempts_and_convicts_nobody(dead: int)
         attempts.append(needed)
     worst = max(attempts)
     print(
-        f"{episodes} cuts, seed {seed}, {dead} of 4 dead before: suspected after {sum(attempts) / episodes:.1f} attempts "
+        f"{episodes} cuts, seed {seed}, {dead} of 4 dead before: seen after {sum(attempts) / episodes:.1f} attempts "
         f"(most {worst}); {wrong} failures of living providers counted"
     )
     assert wrong == 0
