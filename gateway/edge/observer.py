@@ -116,7 +116,7 @@ class Observer:
             self._chance.random(),
         ):
             tracer.write(_trace(route, call, answer, started_at, ended_at, trail))
-        if error is not None:
+        if error is not None and (isinstance(answer, Answer) or answer.execution != "unknown"):
             self._log_failure(route, call, answer, error, ended_at)
 
     def forwarded(
@@ -128,7 +128,7 @@ class Observer:
             self._quiet.log(
                 logger,
                 logging.WARNING,
-                f"a write to {route.name} may or may not have been executed",
+                f"a write to {route.name} may have been executed, or not",
                 self._clock(),
                 route=route.name,
                 method=call.method.label,
