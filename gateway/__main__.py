@@ -32,6 +32,7 @@ from gateway.config.load import load, secrets_of, settings_for_urls, warnings_of
 from gateway.config.schema import json_schema
 from gateway.config.settings import Settings
 from gateway.drill.demo import demo_settings, run_demo
+from gateway.drill.simulated import not_yet_running
 from gateway.errors import ConfigError
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.redaction import Redactor
@@ -185,9 +186,13 @@ def _say_ready(gateway: Gateway) -> None:
 
 
 async def _look_once(settings: Settings, look: Callable[[Gateway], T]) -> T:
-    """Start a gateway that nobody calls, look at it once, and stop it."""
+    """Start a gateway that nobody calls, look at it once, and stop it.  It may run beside one that serves the file."""
     free = settings.model_copy(
-        update={"listen": "127.0.0.1:0", "operations": settings.operations.model_copy(update={"listen": "127.0.0.1:0"})}
+        update={
+            "listen": "127.0.0.1:0",
+            "operations": settings.operations.model_copy(update={"listen": "127.0.0.1:0"}),
+            "simulated": not_yet_running(settings.simulated),
+        }
     )
     gateway = Gateway(free, None, Redactor(secrets_of(settings)))
     await gateway.start()

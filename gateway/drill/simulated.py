@@ -7,6 +7,7 @@ Does not belong here: how a provider (serve) or an exchange (venues/serve) is st
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
@@ -25,6 +26,20 @@ class Simulated:
 
     providers: Mapping[str, SimulatedProvider]
     exchanges: Mapping[str, SimulatedExchange]
+
+
+def not_yet_running(wanted: Mapping[str, SimulatedSettings]) -> dict[str, SimulatedSettings]:
+    """Those whose address is free.  Of the others somebody takes care: the same file is being served, most likely."""
+    return {name: settings for name, settings in wanted.items() if _is_free(settings.listen)}
+
+
+def _is_free(listen: str) -> bool:
+    host, port = host_and_port(listen)
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return True
+    except OSError:
+        return False
 
 
 @contextlib.asynccontextmanager

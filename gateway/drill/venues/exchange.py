@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import struct
 from collections import Counter, deque
@@ -143,7 +144,11 @@ class SimulatedExchange:
         """Listen, on the port it had before; harmless while it does.  Raises OSError when the port is taken."""
         if self._listening[host] is not None:
             return
-        listening = socket.create_server(("127.0.0.1", self.ports[host]), backlog=1024, reuse_port=False)
+        try:
+            listening = socket.create_server(("127.0.0.1", self.ports[host]), backlog=1024, reuse_port=False)
+        except OSError as problem:
+            where = f"simulated exchange {self.venue.name} cannot listen on 127.0.0.1:{self.ports[host]}"
+            raise OSError(problem.errno, f"{where}: {os.strerror(problem.errno or 0)}") from None
         listening.setblocking(False)
         self.ports[host] = listening.getsockname()[1]
         self.down[host] = False
