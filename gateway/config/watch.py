@@ -14,6 +14,7 @@ import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import watchfiles
 
@@ -72,7 +73,7 @@ async def _events(places: Places, poll: float) -> AsyncGenerator[None, None]:
         await source.aclose()
 
 
-async def _finished(waiting: asyncio.Future[object]) -> None:
+async def _finished(waiting: asyncio.Future[Any]) -> None:
     """Until it has ended, whatever it ended with.  A cancellation that comes meanwhile is passed on, never lost."""
     cancelled: asyncio.CancelledError | None = None
     while not waiting.done():
