@@ -29,10 +29,10 @@ FLOORS = (
 STRANGERS = {("policy", "dialect"), ("dialect", "policy"), ("edge", "policy")}
 
 OWNERS = {
-    "Crypto": ("dialect.transactions", "drill.chain"),
-    "click": ("__main__", "cli"),
+    "Crypto": ("dialect.transactions",),
+    "click": ("__main__",),
     "httptools": ("upstream.connection", "edge.server"),
-    "httpx2": ("upstream.httpx2_engine", "__main__", "cli"),
+    "httpx2": ("upstream.httpx2_engine", "__main__"),
     "msgspec": ("dialect",),
     "opentelemetry": ("telemetry",),
     "prometheus_client": ("telemetry.metrics",),
@@ -42,7 +42,7 @@ OWNERS = {
     "starlette": ("edge.pages",),
     "tenacity": ("upstream.sockets",),
     "uvicorn": ("edge.server", "edge.listener"),
-    "uvloop": ("__main__", "assembly", "cli"),
+    "uvloop": ("__main__",),
     "watchfiles": ("config.watch",),
     "websockets": ("upstream.sockets", "upstream.socket_client", "edge.socket", "drill"),
     "yaml": ("config.yaml_nodes",),
@@ -79,8 +79,18 @@ LOOP_CLOCKS = {
     "edge.socket",
 }  # compares instants of the event loop with each other, and with nothing else
 REFUSED_NAMES = {"utils", "helpers", "common", "misc", "base", "core", "manager", "service"}
-LONGEST_MODULE = 450
-LONGEST_FUNCTION = 70
+LONGEST_MODULE = 400
+LONGEST_GROWN = 450
+GROWN = {
+    "assembly", "config.settings", "drill.chain", "drill.provider", "drill.venues.exchange", "policy.feeds.heads",
+    "policy.feeds.logs", "policy.heads", "upstream.forward", "upstream.sockets", "upstream.venue_topics",
+}  # fmt: skip
+"""Modules that have grown past `LONGEST_MODULE`, and are to become two when they are next changed."""
+LONGEST_FUNCTION = 64
+LAWLESS = {
+    "clock", "dialect.generic", "dialect.protocol", "dialect.registry", "upstream.engine", "upstream.route",
+}  # fmt: skip
+"""Modules without a law of their own: words, interfaces, and what only puts others side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,9 +342,16 @@ def test_each_third_party_package_is_imported_by_its_owner_only() -> None:
     )
 
 
-def test_every_owner_named_here_is_of_a_package_that_is_used() -> None:
-    used = {package for module in house().values() for package, _ in third_party(module)}
-    refuse([f"nobody imports {package}" for package in sorted(set(OWNERS) - used)])
+def test_every_owner_named_here_uses_its_package() -> None:
+    users = {(package, module.name) for module in house().values() for package, _ in third_party(module)}
+    refuse(
+        [
+            f"{place} does not import {package}"
+            for package, places in OWNERS.items()
+            for place in places
+            if not any(used == package and within(name, (place,)) for used, name in users)
+        ]
+    )
 
 
 # --- purity, clocks, chance -------------------------------------------------------------------------
@@ -495,9 +512,27 @@ def test_every_module_opens_with_a_sentence_that_says_what_it_is() -> None:
     refuse(wrong)
 
 
+def test_every_module_states_its_law() -> None:
+    """What is always true of it, so that whoever changes it knows what must stay true."""
+    refuse(
+        [
+            f"{module.at(1)} does not say what is always true"
+            for module in house().values()
+            if module.path.name != "__init__.py"
+            and module.name not in LAWLESS
+            and module.folder != "drill/venues"  # each pretends to be one exchange, as its docstring says
+            and "Always true" not in (ast.get_docstring(module.tree) or "")
+        ]
+    )
+
+
 def test_a_module_past_its_length_is_two_things() -> None:
-    lengths = {module.at(1): len(module.text.splitlines()) for module in house().values()}
-    refuse([f"{where} has {n} lines of {LONGEST_MODULE}" for where, n in lengths.items() if n > LONGEST_MODULE])
+    wrong = []
+    for module in house().values():
+        lines, most = len(module.text.splitlines()), LONGEST_GROWN if module.name in GROWN else LONGEST_MODULE
+        if lines > most:
+            wrong.append(f"{module.at(1)} has {lines} lines of {most}")
+    refuse(wrong)
 
 
 def test_a_function_past_its_length_is_two_things() -> None:
