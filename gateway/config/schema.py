@@ -12,7 +12,6 @@ from typing import Any
 from gateway.config.settings import Settings
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-SIMPLE = {"type": ["string", "number", "integer", "boolean"]}
 
 
 def json_schema() -> dict[str, Any]:
