@@ -164,7 +164,7 @@ async def _serve(settings: Settings, config: Path | None, redactor: Redactor, se
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(gateway.reload()))
+    loop.add_signal_handler(signal.SIGHUP, gateway.reload_soon)
     await gateway.start()
     _say_ready(gateway)
     await stopping.wait()

@@ -184,6 +184,11 @@ class Observer:
                 )
             )
 
+    def settle(self, now: float) -> None:
+        """Tell how often something happened that was not logged each time, once it has ended.  About once a second."""
+        for message, swallowed in self._quiet.settle(now):
+            logger.info("%s: %d times more, not logged one by one", message, swallowed)
+
     def verdict(self, route: str, verdict: Verdict, came: bool) -> None:
         """Something is wrong with a route, or is not any more."""
         self._quiet.log(
