@@ -11,10 +11,11 @@ from pathlib import Path
 
 from gateway.clock import monotonic
 from gateway.drill.faults import Fault
+from tests.pace import at_least, at_most
 from tests.scenarios.caller import Caller, Told, many
 from tests.scenarios.house import House, house, run
 
-SLOTS, SERVICE = 4, 0.05
+SLOTS, SERVICE = 4, 0.1  # slow enough that what is measured is not the speed of this machine
 CAPACITY = 3 * SLOTS / SERVICE  # calls a second
 MEASURED_FOR = 5.0
 OVERLOAD_FOR = 30.0 if os.environ.get("CI") else 8.0
@@ -67,7 +68,7 @@ class Load:
         """Wait for those who have been let in; whoever was sent away and has yet to come back stays away."""
         left = list(self.tasks)
         if left:
-            await asyncio.wait(left, timeout=3.0)
+            await asyncio.wait(left, timeout=5.0)
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
@@ -85,8 +86,8 @@ def _end(told: Told) -> str:
 async def measured_capacity(home: House) -> float:
     """Calls a second that callers who wait for their turn get out of it here and now."""
     began = monotonic()
-    await many(home.port, "/local", 600, 3 * SLOTS, "eth_getBalance", *BALANCE)
-    return 600 / (monotonic() - began)
+    await many(home.port, "/local", 300, 3 * SLOTS, "eth_getBalance", *BALANCE)
+    return 300 / (monotonic() - began)
 
 
 def test_three_times_the_capacity_for_a_while_leaves_goodput_and_no_storm(tmp_path: Path) -> None:
@@ -112,10 +113,12 @@ def test_three_times_the_capacity_for_a_while_leaves_goodput_and_no_storm(tmp_pa
                 f"goodput {goodput:.0f}/s ({goodput / capacity:.0%}), {shed} shed, slowest answer {slowest:.2f} s; "
                 f"from 10 s after on, at half of it: {after['answer'] / after.total():.1%} answered; seed {SEED}"
             )
-            assert goodput >= 0.9 * capacity
-            assert slowest <= 2.1
-            assert after["answer"] >= 0.99 * MEASURED_FOR * offered
-            assert set(load.ends) <= {"answer", "overloaded"}
+            at_least(goodput, 0.9 * capacity, "goodput, calls a second")
+            at_most(slowest, 2.1, "seconds of the slowest answer")
+            at_least(after["answer"], 0.99 * MEASURED_FOR * offered, "answers after the overload")
+            # whoever waits longer than the deadline, or whose endpoint does, did so because all of this stood still
+            other = {end: count for end, count in load.ends.items() if end not in ("answer", "overloaded")}
+            at_most(sum(other.values()), 0, f"calls that ended otherwise, {other}")
 
     run(scenario())
 
@@ -132,8 +135,8 @@ def test_transactions_are_served_before_reads(tmp_path: Path) -> None:
             await reads.end()
             await sends.end()
             print(f"reads {dict(reads.ends)}, sends {dict(sends.ends)}, slowest send {max(sends.taken):.2f} s")
-            assert set(sends.ends) == {"answer"}
-            assert max(sends.taken) < 1.0
+            at_most(sends.ends.total() - sends.ends["answer"], 0, f"sends that ended otherwise, {dict(sends.ends)}")
+            at_most(max(sends.taken), 1.0, "seconds of the slowest send")
 
     run(scenario())
 
