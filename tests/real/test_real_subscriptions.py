@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.pace import PATIENCE
 from tests.real.processes import CHAIN_ID, GANACHE, HERE, MNEMONIC, anvil, free_port, missing, rpc, running
 
 pytestmark = [
@@ -249,8 +250,8 @@ class Client:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()
-        self.process.wait(20)
-        self._thread.join(5)
+        self.process.wait(PATIENCE)
+        self._thread.join(PATIENCE)
         self.process.stdout.close()
 
     def finish(self) -> None:
@@ -283,7 +284,7 @@ def clients(url: str, chain: Chain) -> Iterator[list[Client]]:
         for name, script in SCRIPTS.items()
     ]
     try:
-        within(30, lambda: [client.name for client in started if not client.all("ready")])
+        nothing_lacks(lambda: [client.name for client in started if not client.all("ready")])
         yield started
     finally:
         for client in started:
@@ -316,15 +317,15 @@ def anvils(directory: Path) -> Iterator[tuple[Chain, str, subprocess.Popen[bytes
             yield chain, url, first, second
 
 
-def within(seconds: float, lacking: Callable[[], object]) -> None:
+def nothing_lacks(lacking: Callable[[], object]) -> None:
     """Wait until nothing is lacking."""
-    until = time.monotonic() + seconds
+    until = time.monotonic() + PATIENCE
     while lacks := lacking():
-        assert time.monotonic() < until, f"after {seconds} s: {lacks}"
+        assert time.monotonic() < until, f"after {PATIENCE} s: {lacks}"
         time.sleep(0.02)
 
 
-def told_all(watching: list[Client], chain: Chain, above: int, seconds: float = 20) -> None:
+def told_all(watching: list[Client], chain: Chain, above: int) -> None:
     """Wait until every client was told the chain and its logs above a height."""
     hashes, logs = chain.hashes(above), chain.logs(above)
 
@@ -338,7 +339,7 @@ def told_all(watching: list[Client], chain: Chain, above: int, seconds: float = 
                 lacks.append((client.name, "logs", len(client.logs()), len(logs), client.all("log")[-2:]))
         return lacks
 
-    within(seconds, lacking)
+    nothing_lacks(lacking)
     time.sleep(0.3)
     assert not lacking(), "nothing more is told"
 
