@@ -14,6 +14,7 @@ from gateway.drill.faults import Fault
 from tests.pace import at_least, at_most
 from tests.scenarios.caller import Caller, Told, many
 from tests.scenarios.house import House, house, run
+from tests.scenarios.test_failover import BALANCE, asked_of
 
 SLOTS, SERVICE = 4, 0.1  # slow enough that what is measured is not the speed of this machine
 CAPACITY = 3 * SLOTS / SERVICE  # calls a second
@@ -74,9 +75,6 @@ class Load:
         await asyncio.gather(*left, return_exceptions=True)
         for caller in self.idle:
             await caller.close()
-
-
-BALANCE = ["0x" + "ab" * 20, "latest"]
 
 
 def _end(told: Told) -> str:
@@ -149,9 +147,8 @@ def test_retries_stay_within_their_share_while_everything_is_down(tmp_path: Path
         async with house(tmp_path, deadline="2s") as home:
             for provider in home.providers:
                 provider.script.set(Fault.STATUS_503)
-            before = sum(p.calls["eth_getBalance"] for p in home.providers)
             await many(home.port, "/local", calls, 8, "eth_getBalance", *BALANCE)
-            reached = sum(p.calls["eth_getBalance"] for p in home.providers) - before
+            reached = sum(asked_of(provider) for provider in home.providers)
             print(f"{calls} calls with everything down: {reached} attempts, {reached / calls:.3f} a call")
             assert reached <= 1.2 * calls
 
