@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -294,10 +295,19 @@ def clients(url: str, chain: Chain) -> Iterator[list[Client]]:
 
 @contextlib.contextmanager
 def seawall(directory: Path, endpoints: dict[str, str]) -> Iterator[str]:
-    """The gateway as a user starts it, with URLs and their WebSockets; yields its own."""
+    """The gateway as a user starts it, with URLs and their WebSockets; yields its own.
+
+    A node that has just gone back by five blocks, while the machine stands still, is not to be one that lags.
+    """
     port, operations = free_port(), free_port()
     lines = [f"listen: 127.0.0.1:{port}", "operations:", f"  listen: 127.0.0.1:{operations}", "routes:"]
-    lines += ["  devnet:", f"    chain_id: {CHAIN_ID}", "    dialect: evm", "    endpoints:"]
+    lines += [
+        "  devnet:",
+        f"    chain_id: {CHAIN_ID}",
+        "    dialect: evm",
+        "    heads: {lag_blocks: 100}",
+        "    endpoints:",
+    ]
     lines += [f"      - {{url: {url!r}, ws: {ws}}}" for url, ws in endpoints.items()]
     config = directory / "seawall.yaml"
     config.write_text("\n".join(lines) + "\n")
@@ -323,6 +333,18 @@ def nothing_lacks(lacking: Callable[[], object]) -> None:
     while lacks := lacking():
         assert time.monotonic() < until, f"after {PATIENCE} s: {lacks}"
         time.sleep(0.02)
+
+
+def all_well(url: str) -> None:
+    """Wait until the gateway has nothing against any of its nodes, so that each may be left to serve alone."""
+    page = url.replace("ws://", "http://").rpartition("/")[0] + "/status.json"
+
+    def against() -> object:
+        with urllib.request.urlopen(page, timeout=PATIENCE) as answer:  # noqa: S310 - loopback
+            endpoints = json.load(answer)["routes"][0]["endpoints"]
+        return [(endpoint["id"], endpoint["reasons"]) for endpoint in endpoints if endpoint["reasons"]]
+
+    nothing_lacks(against)
 
 
 def told_all(watching: list[Client], chain: Chain, above: int) -> None:
@@ -371,6 +393,7 @@ def test_two_nodes_die_in_turn_and_the_survivor_reorganises(tmp_path: Path) -> N
         above = chain.height()
         steady(chain, 8)
         chain.mine(3)
+        all_well(url)
         first.kill()
         chain.nodes.remove(one)
         steady(chain, 8)
@@ -382,6 +405,7 @@ def test_two_nodes_die_in_turn_and_the_survivor_reorganises(tmp_path: Path) -> N
         chain.join(one)  # a node that comes back tells old blocks again, and those of the abandoned branch
         steady(chain, 8)
         chain.mine(3)
+        all_well(url)
         second.kill()
         chain.nodes.remove(two)
         steady(chain, 8)
@@ -400,6 +424,7 @@ def test_a_node_freezes_without_a_word_and_goes_on_later(tmp_path: Path) -> None
         steady(chain, 8)
         for process, node in ((first, chain.nodes[0]), (second, chain.nodes[1])):
             chain.mine(3)
+            all_well(url)
             process.send_signal(signal.SIGSTOP)
             left_at = len(chain.steps)
             chain.nodes.remove(node)

@@ -10,7 +10,7 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from gateway.drill.faults import Fault
+from gateway.drill.faults import Fault, Stage
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.redaction import Redactor, encodings
 from tests.scenarios.caller import Caller, ask, many
@@ -189,20 +189,16 @@ def test_no_secret_is_seen_in_any_output_whatever_goes_wrong(tmp_path: Path, mon
         )
         extra = "keys: {someone: {key: '${CANARY_CALLER}'}}\nallow_anonymous: true"
         log = io.StringIO()
-        async with house(
-            tmp_path,
-            extra=extra,
-            endpoint_extra=endpoint,
-            path="/v3/${CANARY_PATH}",
-            attempt_timeout="60ms",
-            deadline="200ms",
-        ) as home:
+        how: dict[str, Any] = {
+            "extra": extra, "endpoint_extra": endpoint, "path": "/v3/${CANARY_PATH}",
+            "attempt_timeout": "150ms", "deadline": "600ms",
+        }  # fmt: skip
+        async with house(tmp_path, **how) as home:
             put_back = configure_logging("debug", "json", home.gateway._redactor, log)
-            seen = await _all_failures(home)
-            pages = [
-                (await get(home.gateway.operations_port, path, token="operationssecret-0123456789"))[1]
-                for path in ("/status.json", "/metrics", "/readyz", "/explain?route=local&method=eth_call")
-            ]
+            turns = asyncio.Semaphore(20)  # they mostly wait
+            broken = await asyncio.gather(*(_broken(tmp_path / fault.value, fault, how, turns) for fault in Fault))
+            seen = [text for told in broken for text in told]
+            pages = await _pages(home)
             logging.getLogger("httpx2").info("GET %s/v3/%s", home.providers[0].url, SECRETS["path"])
             home.config.write_text(home.config.read_text() + "keys: {again: ${CANARY_CALLER}}\nx: ${CANARY_PATH}\n")
             await home.until(lambda: home.gateway.status()["config"]["problems"])
@@ -220,19 +216,25 @@ def test_no_secret_is_seen_in_any_output_whatever_goes_wrong(tmp_path: Path, mon
     run(scenario())
 
 
-async def _all_failures(home: House) -> list[str]:
-    """Every fault at every provider, and what callers were told."""
-    seen = []
-    for fault in (f for f in Fault if f not in (Fault.SLOW, Fault.LAGGING, Fault.STALE_HEAD)):
+async def _broken(folder: Path, fault: Fault, how: dict[str, Any], turns: asyncio.Semaphore) -> list[str]:
+    """What callers and operators of a gateway are told whose providers all do this."""
+    folder.mkdir()
+    async with turns, house(folder, **how) as home:
         for provider in home.providers:
-            provider.script.clear()
-            provider.script.set(fault, lasting=5)
-        methods = ("eth_blockNumber", "drill_echo", "eth_sendRawTransaction")
+            if fault.stage is Stage.ACCEPT:  # strikes new connections only
+                await provider.refuse()
+                await provider.accept()
+            provider.script.set(fault)
+        methods = ("eth_blockNumber", "drill_echo", "eth_getLogs", "eth_sendRawTransaction")
         asked = (ask(home.port, "/local", Caller.call, method, "0x02" + "ee" * 40) for method in methods)
-        seen.extend(json.dumps([told.headers, told.body]) for told in await asyncio.gather(*asked))
-    for provider in home.providers:
-        provider.script.clear()
-    return seen
+        seen = [json.dumps([told.headers, told.body]) for told in await asyncio.gather(*asked)]
+        assert home.fired() > 0, f"{fault.value} never struck"
+        return [*seen, *await _pages(home)]
+
+
+async def _pages(home: House) -> list[str]:
+    paths = ("/status.json", "/metrics", "/readyz", "/explain?route=local&method=eth_call")
+    return [(await get(home.gateway.operations_port, path, token="operationssecret-0123456789"))[1] for path in paths]
 
 
 def test_a_providers_error_text_that_repeats_our_key_is_scrubbed() -> None:
