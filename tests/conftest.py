@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import traceback
+import warnings
 from collections.abc import Generator
 
 import pytest
@@ -27,6 +30,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
             raise
         told = f"{pyfuncitem.nodeid}, try {tried} of {TRIES}: {missed}"
         pyfuncitem.config.stash.setdefault(MISSED, []).append(told)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # a try that is broken off leaves sockets open
+            traceback.clear_frames(missed.__traceback__)
+            gc.collect()
     pyfuncitem.stash[TRIED] = tried + 1
     if "tmp_path" in pyfuncitem.funcargs:
         folder = pyfuncitem.funcargs["tmp_path"] / "again"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def test_two_hundred_bots_at_ten_times_the_limit_are_never_banned(tmp_path: Path
     waits: list[float] = []
     served: dict[int, int] = {}
     asked, stale = [0], [0]
+    other: Counter[str] = Counter()
     labels: list[str] = []
 
     async def watcher(port: int, until: float) -> None:
@@ -49,7 +51,7 @@ def test_two_hundred_bots_at_ten_times_the_limit_are_never_banned(tmp_path: Path
         while monotonic() < until:
             start = chance.randrange(10**9)
             asked[0] += 2
-            status, headers, _ = await caller.call(
+            status, headers, body = await caller.call(
                 "GET",
                 f"/binance/api/v3/klines?symbol=BTCUSDT&limit=1&startTime={start}",
                 b"",
@@ -58,9 +60,9 @@ def test_two_hundred_bots_at_ten_times_the_limit_are_never_banned(tmp_path: Path
             )
             if status == 200:
                 served[number] = served.get(number, 0) + 1
-            else:
-                assert status in (503, 504)  # no turn in time, or one that came too late to be answered in time
-                assert status == 504 or int(headers[b"retry-after"]) >= 1
+            else:  # no turn in time, or one that came too late to be answered in time
+                if status != 504 and (status != 503 or int(headers.get(b"retry-after", b"0")) < 1):
+                    other[json.loads(body)["error"]["reason"]] += 1
                 await asyncio.sleep(0.1)
         caller.close()
 
@@ -110,10 +112,12 @@ def test_two_hundred_bots_at_ten_times_the_limit_are_never_banned(tmp_path: Path
                 at_most(venue.refused_429 + venue.banned_418, 0, "refusals, after a standstill")
             assert (venue.refused_429, venue.banned_418) == (0, 0)
             assert venue.weight_peak <= LIMIT
+            at_most(labels.count("not_sent"), 0, "orders that had no turn within their four seconds")
             assert set(labels) == {"done"}
             at_most(max(waits), 1.0, "seconds of the slowest order")
             at_most(max(ages), FRESH_FOR + 1.0, "age of the oldest ticker, seconds")
             at_most(stale[0], 0, "tickers that were not to be had in time")
+            at_most(other.total(), 0, f"hosts given up because this machine was slow, {dict(other)}")
             at_least(asked[0], 8 * allowed, "weight asked for")
             assert len(served) == HUNGRY
             # a turn comes round in more than their second
