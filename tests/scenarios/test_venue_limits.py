@@ -42,7 +42,7 @@ def test_two_hundred_bots_at_ten_times_the_limit_are_never_banned(tmp_path: Path
             stale[0] += status != 200
             if status == 200:
                 ages.append(wall_seconds() + OFFSET - json.loads(body)["closeTime"] / 1e3)
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
         caller.close()
 
     async def hungry(port: int, number: int, until: float) -> None:
