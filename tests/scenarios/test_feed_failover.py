@@ -145,7 +145,7 @@ def log_sources(h: House) -> list[SimulatedProvider]:
     return [named(h, name) for feed in feeds if feed["feed"] == "logs" for name in feed["sources"]]
 
 
-FAULTS = ["DUPLICATE", "REORDER", "HALF_BATCH", "GARBAGE", "HANG", "SILENT", "LAG", "CLOSE", "RESTART", "RESET"]
+FAULTS = ["DUPLICATE", "HALF_BATCH", "GARBAGE", "HANG", "SILENT", "LAG", "CLOSE", "RESTART", "RESET"]
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -162,6 +162,32 @@ def test_whatever_sources_do_no_event_is_lost_doubled_or_out_of_order(tmp_path: 
             watch.has_all(await watch.caught_up())
 
     together(tmp_path, story, FAULTS)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_sources_that_push_blocks_in_the_wrong_order_cost_no_event(tmp_path: Path, count: int) -> None:
+    """Heads are put in order; a log is told when it comes, out of its place rather than not at all."""
+
+    async def scenario() -> None:
+        async with brisk(tmp_path, route_extra=f"    feeds: {{sources: {count}}}") as h:
+            watch = await Watch.begin(h)
+            await blocks(2)
+            for provider in h.providers:
+                provider.strike_sockets(SocketFault.REORDER)
+            await blocks(8)
+            for provider in h.providers:
+                provider.heal_sockets()
+            await blocks(2)
+            last = await watch.caught_up()
+            numbers = walk(watch.heads)
+            assert numbers == list(range(numbers[0], numbers[-1] + 1))
+            told = [(int(log["blockNumber"], 16), int(log["logIndex"], 16), log["blockHash"]) for log in watch.logs]
+            low = watch.since + 2
+            assert sorted(key for key in told if low <= key[0] <= last) == expected_logs(h.chain, low, last)
+            assert told != sorted(told), "the fault never struck"
+            assert not watch.notices
+
+    run(scenario())
 
 
 def test_heads_that_sources_skip_are_made_good(tmp_path: Path) -> None:
