@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from gateway.config.load import settings_for_urls, warnings_of
+from tests.real.processes import free_port
 
 
 def seawall(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "gateway", *words], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-m", "gateway", *words], capture_output=True, text=True, check=False, timeout=180
     )
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def simulated(folder: Path, answering: int, listed: int) -> Path:
     """A file with so many endpoints, of which so many answer."""
-    ports = free_ports(listed)
+    ports = [free_port() for _ in range(listed)]
     lines = ["simulated:"]
     lines += [f"  s{i}: {{listen: '127.0.0.1:{ports[i]}', client_version: 'Geth/v1.13.{i}'}}" for i in range(answering)]
     lines += ["routes:", "  local:", "    chain_id: 31337", "    endpoints:"]
@@ -58,7 +48,7 @@ def test_probe_says_what_is_wrong_and_ends_with_one_when_a_route_has_nobody(tmp_
 
 
 def test_top_without_a_gateway_says_so() -> None:
-    done = seawall("top", f"http://127.0.0.1:{free_ports(1)[0]}", "--once")
+    done = seawall("top", f"http://127.0.0.1:{free_port()}", "--once")
     assert done.returncode == 1
     assert "is a gateway listening there?" in done.stderr
 

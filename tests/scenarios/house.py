@@ -15,6 +15,7 @@ from gateway.config.load import load, secrets_of
 from gateway.drill.chain import SimulatedChain
 from gateway.drill.provider import SimulatedProvider
 from gateway.telemetry.redaction import Redactor
+from tests.pace import PATIENCE
 
 CHAIN_ID = 31337
 
@@ -59,8 +60,8 @@ class House:
         rows = self.gateway.status()["routes"][0]["endpoints"]
         return next(row for row in rows if row["id"] == endpoint)
 
-    async def until(self, holds: Any, seconds: float = 5.0) -> float:
-        """Wait until `holds()`; returns how long it took.  Fails after `seconds`."""
+    async def until(self, holds: Any, seconds: float = PATIENCE) -> float:
+        """Wait until `holds()`; returns how long it took.  Fails after `seconds`, which are no bound (tests/pace)."""
         began = monotonic()
         while not holds():
             if monotonic() - began > seconds:

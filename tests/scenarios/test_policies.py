@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.clock import monotonic
 from gateway.drill.faults import Fault
+from tests.pace import at_least, at_most
 from tests.scenarios.caller import Caller, many
 from tests.scenarios.house import house, run
 
@@ -36,7 +37,7 @@ def test_a_read_that_takes_long_gets_a_second_leg_and_callers_do_not_wait(tmp_pa
             assert not tally.lost
             assert slow > 0
             assert hedges <= 0.05 * (calls + 600) + 10
-            assert tally.quantile(0.99) < 0.5, "both legs may be slow once in a while"
+            at_most(tally.quantile(0.99), 0.5, "seconds of the 99th percentile; both legs may be slow once in a while")
 
     run(scenario())
 
@@ -115,14 +116,16 @@ def test_a_provider_is_not_asked_beyond_its_rate(tmp_path: Path) -> None:
             rate = home.providers[0].calls["eth_blockNumber"] / span
             print(f"{rate:.0f} calls a second of 50 allowed, {len(tally.lost)} of 200 sent away")
             assert home.providers[0].calls["eth_blockNumber"] <= 50 * span + 20 + 2
-            assert rate > 40
+            at_least(rate, 40, "calls a second")
 
     run(scenario())
 
 
 def test_a_daily_allowance_ends_and_the_next_provider_takes_over(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with house(tmp_path, count=2, endpoint_extra=", budget: {per_day: 100}") as home:
+        # nothing is asked twice, however slow this machine is: each question costs a hundredth of the day
+        calm = {"attempt_timeout": "30s", "deadline": "60s", "route_extra": "    hedging: {enabled: false}\n"}
+        async with house(tmp_path, count=2, endpoint_extra=", budget: {per_day: 100}", **calm) as home:
             tally = await many(home.port, "/local", 200, 4)
             assert not tally.lost
             assert [p.calls["eth_blockNumber"] for p in home.providers] == [100, 100]
@@ -140,7 +143,7 @@ def test_a_daily_allowance_ends_and_the_next_provider_takes_over(tmp_path: Path)
 
 def test_a_standby_costs_one_question_until_it_is_needed_and_serves_then(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with house(tmp_path, count=3, standby=(2,), block_time=0.5) as home:
+        async with house(tmp_path, count=3, standby=(2,), block_time=0.5, attempt_timeout="5s") as home:
             await many(home.port, "/local", 500, 4)
             await asyncio.sleep(2.5)
             cold = home.providers[2]
@@ -150,10 +153,10 @@ def test_a_standby_costs_one_question_until_it_is_needed_and_serves_then(tmp_pat
             tally = await many(home.port, "/local", 500, 4)
             assert not tally.lost
             assert {t.headers["x-seawall-endpoint"] for t in tally.told[-100:]} == {"p2"}
-            await home.until(lambda: home.state("p2")["head"] is not None, 3)
+            await home.until(lambda: home.state("p2")["head"] is not None)
             for number in (0, 1):
                 home.providers[number].script.clear()
-            await home.until(lambda: not home.state("p0")["reasons"] and not home.state("p1")["reasons"], 10)
+            await home.until(lambda: not home.state("p0")["reasons"] and not home.state("p1")["reasons"])
             tally = await many(home.port, "/local", 200, 4)
             assert "p2" not in {t.headers["x-seawall-endpoint"] for t in tally.told}
 
@@ -165,7 +168,7 @@ def test_a_standby_costs_one_question_until_it_is_needed_and_serves_then(tmp_pat
 
 def test_a_log_query_that_is_too_large_for_everybody_is_asked_in_parts(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with house(tmp_path) as home:
+        async with house(tmp_path, attempt_timeout="5s") as home:
             for provider in home.providers:
                 provider.max_log_range = 100
             last = home.chain.head(monotonic()) - 20
