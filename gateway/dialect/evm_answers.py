@@ -20,6 +20,7 @@ LOOKED_INTO = 262_144  # bytes; a block with all its transactions has about this
 TAIL = 4096  # bytes at the end of a list of logs, in which the last one stands unless its data is huge
 
 _NULL = b"null"
+_PENDING = b'"pending"'
 _EMPTY_LIST = b"[]"
 FITS = Examined()
 MISSING = Examined(missing=True)
@@ -109,6 +110,8 @@ def _block_by_number(call: Call, result: bytes) -> Examined | None:
     if call.block is BlockRef.NUMBER and report.number != call.high:
         return Examined(wrong="another block than was asked for")
     if call.block is BlockRef.LATEST:
+        if _PENDING in call.params:
+            return FITS  # the block that is being made: one above the newest, and perhaps never to be
         return Examined(head=report)
     if call.block is BlockRef.FINALIZED:
         return Examined(final=report.number)

@@ -45,6 +45,17 @@ def test_a_head_that_goes_back_is_behind_and_one_that_rises_is_the_new_floor() -
     assert judged(known, NUMBER, b'"0x3e7"') == "behind"
 
 
+def test_a_pending_block_is_no_head() -> None:
+    known = blocks()
+    pending = call("eth_getBlockByNumber", b'["pending",false]')
+    for result in (b'{"number":"0x3e9","hash":null}', b'{"number":"0x3e9","hash":"0x%s"}' % (b"ab" * 32)):
+        told = EVM.examine(pending, result)
+        assert told is not None
+        assert told.head is None
+        assert judged(known, pending, result) == "fine"
+    assert judged(known, NUMBER, b'"0x3e8"') == "fine", "callers were told of a block that was not mined"
+
+
 def test_when_the_whole_chain_goes_back_callers_follow() -> None:
     known = blocks()
     judged(known, NUMBER, b'"0x3e8"')
