@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from gateway.model import BlockRef, Call, Examined, Family, HeadReport, Reason, ReplyKind
-from gateway.policy.heads import HeadBook, HeadSettings, Standing
+from gateway.policy.heads import FOLLOWED_DOWN_AFTER, HeadBook, HeadSettings, Standing
 
 REMEMBERED = 4096  # nonces, and doubtful answers that were asked twice
 NONCE_HOLDS_FOR = 60.0  # seconds; a pending transaction that was dropped takes its nonce back
@@ -29,18 +30,24 @@ _BEHIND = (Standing.LAGGING, Standing.FAR_BEHIND)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What looking into an answer found.  `result`: what to give instead of it."""
+    """What looking into an answer found.
+
+    `seen`: the number that callers have seen before, where the answer is a number that went back; -1: it is
+    not.  `result`: what to give instead of the answer.
+    """
 
     kind: ReplyKind
     detail: str
     result: bytes | None = None
+    seen: int = -1
 
 
 @dataclass(slots=True)
 class _Nonce:
     value: int
     at: float
-    doubted_by: int = -1  # an endpoint that said less; a second one that does is believed
+    height: int  # the newest block then: who has not got that far cannot know better
+    doubted_by: str = ""  # the provider of an endpoint that said less; a second one that does is believed
 
 
 class Blocks:
@@ -50,6 +57,8 @@ class Blocks:
         self.book = HeadBook(settings, voters, block_time, now)
         self.served = -1  # the highest head that a caller was told
         self.served_final = -1
+        self._voters = tuple(voters)
+        self._above_since = inf  # since when callers have seen more than anybody says is there
         self._lowest: dict[tuple[int, int], tuple[int, float]] = {}
         self._nonces: dict[bytes, _Nonce] = {}
         self._asked_twice: dict[bytes, int] = {}
@@ -131,21 +140,33 @@ class Blocks:
 
     def report(self, position: int, report: HeadReport, now: float, wall: float) -> bool:
         """An endpoint told its head.  True when selection must look again."""
-        before = self.book.head(position)
+        before, reference = self.book.head(position), self.book.reference
         news = self.book.report(position, report, now, wall)
-        self._follow_down()
+        self._follow_down(reference, now)
         return news or self.book.head(position) != before
 
     def expire(self, now: float) -> bool:
         """Words that are too old do not count any more.  True when selection must look again."""
+        reference = self.book.reference
         news = self.book.expire(now)
-        self._follow_down()
+        self._follow_down(reference, now)
         return news
 
-    def _follow_down(self) -> None:
-        """The chain itself went back, and everybody says so: what callers have seen does not bind any more."""
-        if 0 <= self.book.reference < self.served:
-            self.served = self.book.reference
+    def _follow_down(self, before: int, now: float) -> None:
+        """The chain itself went back, and everybody says so: what callers have seen does not bind any more.
+
+        A newest block that fell from `before` has been below for long enough.  One that never was as high
+        is that of a book made anew: its first word may be a late endpoint's, and it is given the same time.
+        """
+        reference = self.book.reference
+        if not 0 <= reference < self.served:
+            self._above_since = inf
+            return
+        self._above_since = min(self._above_since, now)
+        patience = max(FOLLOWED_DOWN_AFTER, 3.0 * self.book.block_time)
+        if reference < before or now - self._above_since > patience:
+            self.served, self.served_final = reference, -1
+            self._above_since = inf
             self._nonces.clear()
 
     # --- what an answer shows ----------------------------------------------------------------------
@@ -160,7 +181,7 @@ class Blocks:
         if told.head is not None:
             return self._head(position, told.head.number)
         if told.final is not None:
-            return self._final(told.final)
+            return self._final(told.final, now)
         if told.nonce is not None:
             return self._nonce(call, position, told.nonce, now)
         if told.last is not None:
@@ -174,33 +195,43 @@ class Blocks:
         if self.book.standing(position) in _REFUSALS:
             return Finding(ReplyKind.WRONG_DATA, f"a head of {number} that cannot be")
         if number < self.served:
-            return Finding(ReplyKind.BEHIND, f"head {number}, and {self.served} was seen before")
+            return Finding(ReplyKind.BEHIND, f"head {number}, and {self.served} was seen before", seen=self.served)
         self.served = number
         return None
 
-    def _final(self, number: int) -> Finding | None:
+    def _final(self, number: int, now: float) -> Finding | None:
+        if not self.book.plausible(number, now):
+            return Finding(ReplyKind.WRONG_DATA, f"a finalized block {number} that cannot be there yet")
         if number < self.served_final:
             return Finding(ReplyKind.BEHIND, f"finalized {number}, and {self.served_final} was seen before")
         self.served_final = number
         return None
 
     def _nonce(self, call: Call, position: int, nonce: int, now: float) -> Finding | None:
+        """A nonce below one that was told: believed of two providers that have the block of that time.
+
+        A pending transaction can be dropped, so it may be true; mostly they are only a block behind.
+        """
         key = bytes(call.params)
         known = self._nonces.get(key)
-        fell = known is not None and nonce < known.value and now - known.at < NONCE_HOLDS_FOR
-        if known is not None and fell and known.doubted_by in (-1, position):
-            known.doubted_by = position
-            return Finding(ReplyKind.BEHIND, f"nonce {nonce}, and {known.value} was seen before")
+        if known is not None and nonce < known.value and now - known.at < NONCE_HOLDS_FOR:
+            voter = self._voters[position]
+            knows = self.book.covers(position, known.height)
+            if not knows or known.doubted_by in ("", voter):
+                if knows:
+                    known.doubted_by = voter
+                detail = f"nonce {nonce}, and {known.value} was seen before"
+                return Finding(ReplyKind.BEHIND, detail, seen=known.value)
         if known is None and len(self._nonces) >= REMEMBERED:
             del self._nonces[next(iter(self._nonces))]
-        self._nonces[key] = _Nonce(nonce, now)
+        self._nonces[key] = _Nonce(nonce, now, self.book.reference)
         return None
 
     def _missing(self, call: Call, position: int, again: bool) -> Finding | None:
         """An empty answer: may it be believed?"""
         reference = self.book.reference
         if reference < 0:
-            return self._second_opinion(call, again)
+            return self._second_opinion(call, position, again)
         if call.block is BlockRef.HASH and call.method.family is Family.LOGS:
             return None  # nodes refuse a hash that they do not know, so this block simply has none
         if call.high >= 0 or call.block is BlockRef.LATEST:
@@ -211,14 +242,18 @@ class Blocks:
                 return Finding(ReplyKind.UNCOVERED, f"nothing, but its head is below {wanted}")
             if call.method.family is not Family.LOGS:
                 return Finding(ReplyKind.UNCOVERED, f"nothing for {wanted}, which is there")
-            return self._second_opinion(call, again) if wanted > reference - RECENT else None
-        return self._second_opinion(call, again)
+            return self._second_opinion(call, position, again) if wanted > reference - RECENT else None
+        return self._second_opinion(call, position, again)
 
-    def _second_opinion(self, call: Call, again: bool) -> Finding | None:
-        """Once per question and block: somebody who polls for a receipt does not double every call."""
+    def _second_opinion(self, call: Call, position: int, again: bool) -> Finding | None:
+        """Once per question and block: somebody who polls for a receipt does not double every call.
+
+        Of an endpoint that has not got that block each time: another may have told the caller already.
+        """
         key = call.method.wire + call.params
         reference = self.book.reference
-        if self._asked_twice.get(key, -2) == reference:
+        late = self.book.head(position) >= 0 and not self.book.covers(position, reference)
+        if self._asked_twice.get(key, -2) == reference and not late:
             return None
         if not again:
             return Finding(ReplyKind.EMPTY, "nothing; somebody else is asked")

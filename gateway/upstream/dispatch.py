@@ -117,7 +117,7 @@ class Dispatcher:
         if call.method.examined:
             finding = look_into(route, call, permit.state.position, result, self._clock())
             if finding is not None and finding.kind is not ReplyKind.ANSWER:
-                reading = Reading(finding.kind, result=result, detail=finding.detail)
+                reading = Reading(finding.kind, result=finding.result or result, detail=finding.detail)
                 return self._attempts.found(permit, reading, "primary")
         permit.settle(Outcome.SUCCESS, "answer", self._clock())
         if hedge is not None and hedge.started:

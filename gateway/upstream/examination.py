@@ -46,8 +46,11 @@ def examine(route: Route, call: Call, position: int, result: bytes, now: float, 
     elif call.block is BlockRef.NUMBER and not told.missing:
         blocks.gave(position, call.method.family, call.low)
     finding = blocks.judge(call, position, told, now, again)
-    if finding is not None and finding.kind is ReplyKind.BEHIND and call.method.name == route.dialect.head_call[0]:
-        seen = route.dialect.encode_head(blocks.served)
-        if seen is not None:
-            return Finding(ReplyKind.ANSWER, finding.detail, seen)
+    if finding is None or finding.seen < 0:
+        return finding
+    seen = route.dialect.encode_head(finding.seen)
+    if told.nonce is not None:  # others are asked; if nobody knows better, what was seen holds
+        return Finding(finding.kind, finding.detail, seen)
+    if seen is not None and call.method.name == route.dialect.head_call[0]:
+        return Finding(ReplyKind.ANSWER, finding.detail, seen)
     return finding

@@ -67,13 +67,77 @@ def test_when_the_whole_chain_goes_back_callers_follow() -> None:
     assert judged(known, NUMBER, b'"0xa"', now=140.0) == "fine"
 
 
-def test_a_nonce_that_falls_is_asked_elsewhere_and_believed_of_a_second_endpoint() -> None:
+def test_a_nonce_that_falls_is_asked_elsewhere_and_believed_of_a_second_provider() -> None:
     known = blocks()
     assert judged(known, NONCE, b'"0x9"') == "fine"
     assert judged(known, NONCE, b'"0x8"', position=1) == "behind"
     assert judged(known, NONCE, b'"0x8"', position=1) == "behind", "the same one again proves nothing"
     assert judged(known, NONCE, b'"0x8"', position=2) == "fine"
     assert judged(known, NONCE, b'"0x8"', position=1) == "fine"
+
+
+def test_a_nonce_does_not_fall_because_two_endpoints_are_a_block_behind() -> None:
+    known = blocks(HEAD + 1, HEAD, HEAD)
+    assert judged(known, NONCE, b'"0x9"') == "fine"
+    for _ in range(2):
+        assert judged(known, NONCE, b'"0x8"', position=1) == "behind"
+        assert judged(known, NONCE, b'"0x8"', position=2) == "behind"
+    told = EVM.examine(NONCE, b'"0x8"')
+    assert told is not None
+    finding = known.judge(NONCE, 1, told, 100.5, True)
+    assert finding is not None
+    assert finding.seen == 9, "what callers have seen is told instead"
+
+
+def test_two_endpoints_of_one_provider_do_not_make_a_nonce_fall() -> None:
+    known = Blocks(HeadSettings(), ["one", "two", "two"], 2.0, 0.0)
+    for position in range(3):
+        known.report(position, HeadReport(HEAD), 100.0, 1e9)
+    assert judged(known, NONCE, b'"0x9"') == "fine"
+    assert judged(known, NONCE, b'"0x8"', position=1) == "behind"
+    assert judged(known, NONCE, b'"0x8"', position=2) == "behind"
+
+
+def test_a_book_made_anew_does_not_take_back_what_callers_have_seen() -> None:
+    """A reload with another list of endpoints: the first to speak may be the one that is late."""
+    known = Blocks(HeadSettings(), ["p0", "p1", "p2"], 2.0, 0.0)
+    known.served = HEAD
+    known.report(0, HeadReport(HEAD - 2), 100.0, 1e9)
+    assert judged(known, NUMBER, b'"0x3e6"') == "behind"
+    for position in (1, 2):
+        known.report(position, HeadReport(HEAD), 101.0, 1e9)
+    assert judged(known, NUMBER, b'"0x3e7"') == "behind"
+    assert known.served == HEAD
+
+
+def test_a_chain_that_was_reset_during_a_reload_is_followed_all_the_same() -> None:
+    known = blocks(10, 10, 10)
+    known.served, known.served_final = HEAD, HEAD - 64
+    for second in range(101, 115):
+        for position in range(3):
+            known.report(position, HeadReport(10), float(second), 1e9)
+        known.expire(float(second))
+    assert judged(known, NUMBER, b'"0xa"', now=115.0) == "fine"
+    final = call("eth_getBlockByNumber", b'["finalized",false]')
+    assert judged(known, final, b'{"number":"0x8"}', now=115.0) == "fine"
+
+
+def test_a_finalized_block_beyond_the_newest_is_told_to_nobody() -> None:
+    known = blocks()
+    final = call("eth_getBlockByNumber", b'["finalized",false]')
+    assert judged(known, final, b'{"number":"0x3a8"}') == "fine"
+    assert judged(known, final, b'{"number":"0xf4240"}') == "wrong_data"
+    assert judged(known, final, b'{"number":"0x3a8"}') == "fine", "the lie has become what callers have seen"
+    assert judged(known, final, b'{"number":"0x3a7"}') == "behind"
+
+
+def test_nothing_from_an_endpoint_that_is_a_block_behind_always_gets_a_second_opinion() -> None:
+    """The one ahead may have told the receipt to the very caller that asks again."""
+    known = blocks(HEAD, HEAD, HEAD - 1)
+    assert judged(known, RECEIPT, b"null", position=0) == "empty"
+    assert judged(known, RECEIPT, b"null", position=1, again=True) == "fine"
+    assert judged(known, RECEIPT, b"null", position=1) == "fine"
+    assert judged(known, RECEIPT, b"null", position=2) == "empty"
 
 
 def test_an_empty_list_is_not_believed_of_who_has_not_the_blocks() -> None:
