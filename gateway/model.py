@@ -100,6 +100,14 @@ class BlockRef(enum.Enum):
     HASH = "hash"
 
 
+class Rhythm(enum.Enum):
+    """How a chain's blocks come: what makes a pause a halt."""
+
+    SLOTS = "slots"  # by the clock: the block time is a promise
+    CHANCE = "chance"  # by work: one gap in twenty is longer than three block times, one in nine million than sixteen
+    DEMAND = "demand"  # when there is something to put in (development nodes), or nobody knows
+
+
 class Outcome(enum.Enum):
     """How one attempt counts against its endpoint x family.  Exactly one per attempt."""
 

@@ -97,7 +97,10 @@ class RequestFacts:
 
 @dataclass(frozen=True, slots=True)
 class RouteFacts:
-    """Everything about one route that verdicts are made from.  Instants are monotonic seconds."""
+    """Everything about one route that verdicts are made from.  Instants are monotonic seconds.
+
+    `tellers` are the providers whose word on the newest block counts: one alone may itself be stuck.
+    """
 
     route: str
     endpoints: tuple[EndpointFacts, ...]
@@ -108,6 +111,7 @@ class RouteFacts:
     block_time: float = 0.0
     split: SplitFacts | None = None
     requests: tuple[RequestFacts, ...] = ()
+    tellers: int = 0
 
 
 def verdicts(facts: RouteFacts, now: float) -> tuple[Verdict, ...]:
@@ -140,7 +144,7 @@ def _chain(facts: RouteFacts, now: float) -> list[Verdict]:
     found = []
     if facts.halted_since is not None:
         words = (
-            f"block {facts.head} has been the newest everywhere for {now - facts.halted_since:.1f} s, "
+            f"block {facts.head} has been the newest {_where(facts.tellers)} for {now - facts.halted_since:.1f} s, "
             f"and blocks came every {facts.block_time:.1f} s"
         )
         found.append(Verdict(VerdictKind.CHAIN_HALTED, facts.route, facts.halted_since, words))
@@ -149,6 +153,12 @@ def _chain(facts: RouteFacts, now: float) -> list[Verdict]:
         words = f"at block {facts.split.height}, {sides}"
         found.append(Verdict(VerdictKind.CHAIN_SPLIT, facts.route, facts.split.since, words))
     return found
+
+
+def _where(tellers: int) -> str:
+    return (
+        f"at all {tellers} providers" if tellers > 1 else "at the only provider that tells, which may be stuck itself,"
+    )
 
 
 def _domains(facts: RouteFacts) -> list[Verdict]:

@@ -8,6 +8,7 @@ Does not belong here: whether a word is believed, or whose word it is that other
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
 
 from gateway.model import HeadReport
@@ -69,3 +70,12 @@ class Voice:
         self.floor = self.number if self.live and self.number <= believed else -1
         self._lows = (self.floor, self.floor, -inf)
         self.final = self.safe = -1
+
+
+def reached(said: Iterable[tuple[str, int]]) -> int:
+    """The highest of the heights that two voters have reached, or the only one who speaks at all; -1: none."""
+    best: dict[str, int] = {}
+    for voter, height in said:
+        best[voter] = max(height, best.get(voter, -1))
+    ranked = sorted(best.values(), reverse=True)
+    return ranked[min(1, len(ranked) - 1)] if ranked else -1

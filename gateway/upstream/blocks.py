@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from gateway.model import BlockRef, Call, Examined, Family, HeadReport, Reason, ReplyKind
+from gateway.model import BlockRef, Call, Examined, Family, HeadReport, Reason, ReplyKind, Rhythm
 from gateway.policy.heads import FOLLOWED_DOWN_AFTER, HeadBook, HeadSettings, Standing
 
 REMEMBERED = 4096  # nonces, and doubtful answers that were asked twice
@@ -53,8 +53,15 @@ class _Nonce:
 class Blocks:
     """One route's knowledge of blocks.  `voters[i]`: in whose name endpoint i speaks (its provider)."""
 
-    def __init__(self, settings: HeadSettings, voters: Sequence[str], block_time: float | None, now: float) -> None:
-        self.book = HeadBook(settings, voters, block_time, now)
+    def __init__(
+        self,
+        settings: HeadSettings,
+        voters: Sequence[str],
+        block_time: float | None,
+        now: float,
+        rhythm: Rhythm = Rhythm.SLOTS,
+    ) -> None:
+        self.book = HeadBook(settings, voters, block_time, now, rhythm)
         self.served = -1  # the highest head that a caller was told
         self.served_final = -1
         self._voters = tuple(voters)

@@ -15,7 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING, cast
 
 from gateway.clock import Clock, wall_seconds
-from gateway.model import Effect, Endpoint, Family, HeadReport, Method, Reading, ReplyKind
+from gateway.model import Effect, Endpoint, Family, HeadReport, Method, Reading, ReplyKind, Rhythm
 from gateway.policy.agreement import Suspicion
 from gateway.policy.budget import TokenBucket
 from gateway.policy.connectivity import Connectivity
@@ -55,6 +55,7 @@ class Facts:
         tallies: Tallies = no_tallies,
         *,
         block_time: float | None = None,
+        rhythm: Rhythm = Rhythm.SLOTS,
         connectivity: Connectivity | None = None,
         budgets: Callable[[Endpoint], ProviderBudget] | None = None,
         vital: Family = Family.HEAD,
@@ -71,7 +72,7 @@ class Facts:
         self._keeps_private = any(endpoint.private for endpoint in endpoints)
         now = clock()
         self.connectivity = connectivity or Connectivity()
-        self.blocks = Blocks(settings.heads, [endpoint.provider for endpoint in endpoints], block_time, now)
+        self.blocks = Blocks(settings.heads, [endpoint.provider for endpoint in endpoints], block_time, now, rhythm)
         self.domains = DomainWatch(settings.domains, [_member(endpoint) for endpoint in endpoints], now)
         self.suspicion = Suspicion(settings.audit, len(self.endpoints))
         find_budget = budgets or (lambda _: ProviderBudget(QuotaSettings(), now, wall_seconds()))
@@ -314,6 +315,7 @@ class Facts:
             if was is not became:
                 self._standings[state.position] = became
                 detail = f"head {book.head(state.position)}, newest {book.reference}"
+                state.moved_at["head"] = self.clock()
                 self._tell(Moved(self.route, state.endpoint.id, "head", "", was.value, became.value, detail))
 
     def _tell_domains(self) -> None:
@@ -328,6 +330,7 @@ class Facts:
 
     def _moved(self, state: EndpointState, what: str, family: str, was: str, became: str, detail: str = "") -> None:
         self.changed()
+        state.moved_at[what] = self.clock()
         self._tell(Moved(self.route, state.endpoint.id, what, family, was, became, detail))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gateway.clock import wall_at
-from gateway.model import Call, Family
+from gateway.model import Call
 from gateway.policy.breaker import BreakerState
 from gateway.policy.verdicts import headline
 from gateway.telemetry.metrics import EndpointGauge, RouteGauge
@@ -157,9 +157,7 @@ def _endpoint_status(state: EndpointState, now: float) -> dict[str, Any]:
         item: dict[str, Any] = {"reason": reason.value}
         if family:
             item["family"] = family
-        since = _since(state, reason.value, family)
-        if since is not None:
-            item["since"] = round(wall_at(since, now), 3)
+        item["since"] = round(wall_at(state.since(reason, family, now), now), 3)
         reasons.append(item)
     head = state.cells[pool.vital.slot]
     return {
@@ -200,12 +198,3 @@ def _endpoint_status(state: EndpointState, now: float) -> dict[str, Any]:
 
 def _milliseconds(seconds: float) -> float | None:
     return round(seconds * 1e3, 3) if seconds != float("inf") else None
-
-
-def _since(state: EndpointState, reason: str, family: str) -> float | None:
-    if reason == "drained":
-        return state.drained_at
-    if family:
-        cell = state.cells[Family(family).slot]
-        return cell.breaker.changed_at if cell is not None else None
-    return None

@@ -162,9 +162,13 @@ def test_a_green_member_of_a_suspected_domain_is_not_counted_as_well() -> None:
 
 
 def test_a_halt_is_told_with_its_block_and_the_usual_pace() -> None:
-    facts = replace(WELL, halted_since=80.0, head=500, block_time=12.0)
+    facts = replace(WELL, halted_since=80.0, head=500, block_time=12.0, tellers=3)
     assert headline(verdicts(facts, 110.0)) == (
-        "the chain has halted: block 500 has been the newest everywhere for 30.0 s, and blocks came every 12.0 s"
+        "the chain has halted: block 500 has been the newest at all 3 providers for 30.0 s, "
+        "and blocks came every 12.0 s"
+    )
+    assert "at the only provider that tells, which may be stuck itself, for" in headline(
+        verdicts(replace(facts, tellers=1), 110.0)
     )
 
 
