@@ -162,8 +162,7 @@ class HeadBook:
         age = None if wall is None or report.timestamp is None else wall - report.timestamp
         same = voice.live and number == voice.number and report.hash in ("", voice.block_hash)
         if same and self._calm and voice.heard_at >= self.reference_since:
-            voice.heard_at = now
-            voice.age = voice.age if age is None else age
+            voice.repeat(age, now)
             voice.settle_floor(self._memory, now)
             return False
         if voice.highest > self.reference + self.tolerance >= number:
@@ -209,7 +208,7 @@ class HeadBook:
 
     def asked(self, position: int, now: float) -> None:
         """A poll was sent.  Keeps one that gets no answer from being repeated at once."""
-        self._voices[position].asked_at = now
+        self._voices[position].ask(now)
 
     def expire(self, now: float) -> bool:
         """Take the vote from words that are too old, and follow votes that have stayed below the reference.
@@ -275,7 +274,7 @@ class HeadBook:
         if last == -inf:
             return max(0.0, self._created + first_wait(position, self._settings.poll_every_at_least) - now)
         if voice.lost:
-            wait = self._settings.poll_every_at_most
+            wait = 0.0  # it may be asked again, so it is back: where is it?
         else:
             confirmed = voice.number >= self.reference
             wait = wait_between(position, self._pace, last - self.reference_since, confirmed)
@@ -398,7 +397,7 @@ class HeadBook:
             return Standing.FORKED
         if voice.number > self.reference + self.tolerance:
             return Standing.IMPLAUSIBLE
-        silent = voice.asked_at > voice.heard_at and now - voice.asked_at > PATIENCE
+        silent = now - voice.unanswered_since > PATIENCE
         behind = (self.reference if silent else self._rises.newest_at(voice.heard_at)) - voice.number
         if behind <= self.tolerance:
             return Standing.CURRENT

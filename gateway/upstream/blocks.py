@@ -84,6 +84,14 @@ class Blocks:
         """So far behind that it is asked for old blocks, too, only when nobody else is left."""
         return self.book.standing(position) is Standing.FAR_BEHIND
 
+    def unheard(self, position: int) -> bool:
+        """Nobody knows where it is (it was away, or does not answer polls), while others tell."""
+        return self.book.reference >= 0 and self.book.head(position) < 0
+
+    def late(self, position: int, floor: int) -> bool:
+        """It told its head, and has not got as far as `floor`."""
+        return self.book.head(position) >= 0 and not self.book.covers(position, floor)
+
     def span(self, positions: Iterable[int], family: Family, now: float) -> tuple[int, int]:
         """The lowest and highest block that all of these have, as far as is known."""
         low, high = 0, NO_LIMIT
@@ -259,8 +267,7 @@ class Blocks:
         """
         key = call.method.wire + call.params
         reference = self.book.reference
-        late = self.book.head(position) >= 0 and not self.book.covers(position, reference)
-        if self._asked_twice.get(key, -2) == reference and not late:
+        if self._asked_twice.get(key, -2) == reference and not self.late(position, reference):
             return None
         if not again:
             return Finding(ReplyKind.EMPTY, "nothing; somebody else is asked")

@@ -246,7 +246,7 @@ class Dispatcher:
         queue = route.waiting if not used else None
         permit = None
         if queue is None or not pool.waiting:  # those who wait are served first
-            permit = pool.next(call, used, False, self._clock())
+            permit = pool.next(call, used, False, self._clock(), doubted=not command.paid)
         if permit is None and queue is not None and pool.busy(call, self._clock()):
             permit = await queue.permit(call, caller, deadline_at)
         if permit is None and command.last_resort:

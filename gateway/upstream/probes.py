@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import encode_request
 from gateway.errors import AttemptError
-from gateway.model import Call, Family, Outcome, ReplyKind
+from gateway.model import Call, Family, HeadReport, Outcome, Reading, ReplyKind
 from gateway.policy.breaker import BreakerState
 from gateway.upstream.endpoints import EndpointState
 from gateway.upstream.permits import Permit
@@ -217,6 +217,18 @@ class Prober:
         if route.chain_id is None and chain_id is not None:
             _judge_the_others(route, expected)
 
+    def _note_head(self, route: Route, state: EndpointState, call: Call, reading: Reading) -> None:
+        """One that was away is where it says now, not where it was: known before its breaker lets calls through."""
+        if reading.kind is not ReplyKind.ANSWER or reading.result is None or not (state.verified and state.chain_ok):
+            return
+        asked, dialect = (call.method.name, call.params), route.dialect
+        report = dialect.parse_poll(bytes(reading.result)) if asked == dialect.poll_call else None
+        if asked == dialect.head_call and report is None:
+            number = dialect.parse_head(bytes(reading.result))
+            report = HeadReport(number) if number is not None else None
+        if report is not None:
+            route.pool.note_head(state.position, report, self._clock())
+
     async def _ask(
         self, route: Route, state: EndpointState, permit: Permit, call: Call
     ) -> tuple[ReplyKind | None, bytes | None]:
@@ -235,6 +247,7 @@ class Prober:
                 permit.settle(error.counts, error.reason, self._clock())
                 return None, None
             reading = read_response(route.dialect, call.method, response, response.body, wire_id)
+            self._note_head(route, state, call, reading)
             permit.settle(reading.kind.counts, reading.kind.value, self._clock(), reading)
             return reading.kind, bytes(reading.result) if reading.result is not None else None
 

@@ -12,6 +12,7 @@ from tests.scenarios.caller import Caller, ask, many
 from tests.scenarios.house import house, run
 
 READS = 2000
+ACCOUNT = "0x" + "ab" * 20
 LANES = 4
 ATTEMPT_TIMEOUT = 0.5
 BAD_ANSWERS_AT_MOST = 5
@@ -111,6 +112,31 @@ def test_with_one_back_service_returns_within_two_seconds(method: str, tmp_path:
                 await asyncio.sleep(0.02)
             print(f"{method}: service back after {loop.time() - began:.2f} s")
             await caller.close()
+
+    run(scenario())
+
+
+def test_one_that_comes_back_behind_the_others_gets_no_head_reads(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, block_time=1.0) as home:
+            back = home.providers[0]
+            await many(home.port, "/local", 100, LANES)
+            back.script.set(Fault.STATUS_503)
+            await home.until(lambda: home.state("p0")["reasons"])
+            await many(home.port, "/local", 100, LANES, "eth_getBalance", ACCOUNT, "latest")
+            back.script.clear()
+            back.script.set(Fault.LAGGING, amount=30)
+            was = back.calls["eth_getBalance"]
+            told = []
+            for _ in range(60):
+                told += (await many(home.port, "/local", 20, LANES, "eth_getBalance", ACCOUNT, "latest")).told
+                await asyncio.sleep(0.05)
+            breakers = {name: row["breaker"] for name, row in home.state("p0")["families"].items()}
+            assert "closed" in breakers.values(), "it never came back"
+            assert "p0" not in {t.headers["x-seawall-endpoint"] for t in told}
+            print(
+                f"{len(told)} head reads, none by the one that is behind; {back.calls['eth_getBalance'] - was} probes"
+            )
 
     run(scenario())
 

@@ -10,7 +10,19 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.model import Call, Endpoint, Family, Method, Outcome, Reading, Reason, ReplyKind, RequestClass
+from gateway.model import (
+    BlockRef,
+    Call,
+    Endpoint,
+    Family,
+    HeadReport,
+    Method,
+    Outcome,
+    Reading,
+    Reason,
+    ReplyKind,
+    RequestClass,
+)
 from gateway.policy.breaker import BreakerSettings, BreakerState
 from gateway.upstream.facts import MAX_UNSUPPORTED
 from gateway.upstream.fleet import Pool
@@ -102,6 +114,83 @@ def followed(pool: Pool, method: Method = STATE, last_resort: bool = True) -> li
         used.append(permit.state.position)
         permit.release()
     return used
+
+
+# --- heads ------------------------------------------------------------------------------------------
+
+
+def heads(pool: Pool, *numbers: int | None) -> None:
+    for position, number in enumerate(numbers):
+        if number is not None:
+            pool.note_head(position, HeadReport(number), pool.clock())
+
+
+def test_one_whose_head_nobody_knows_comes_last_for_the_head_and_not_for_old_blocks() -> None:
+    pool, _ = pool_and_clock()
+    assert reached(pool) == {0, 1, 2}, "at the start nobody is known"
+    heads(pool, 100, 100)
+    assert reached(pool) == {0, 1}
+    assert followed(pool)[-1] == 2
+    assert reached(pool, SEND) == {0, 1, 2}
+    old = Call(STATE, b"[]", b"1", RequestClass.PINNED_READ, BlockRef.NUMBER, 50, 50)
+    assert {reason for _, reason, _ in pool.ranking_for(old, pool.clock()).refused} == set()
+    assert pool.ranking_for(old, pool.clock()).front == (0, 1, 2)
+    heads(pool, None, None, 100)
+    assert reached(pool) == {0, 1, 2}
+
+
+def test_one_that_does_not_answer_polls_gets_no_head_reads_however_long_it_is_silent() -> None:
+    pool, clock = pool_and_clock()
+    for block in range(100):
+        heads(pool, 100 + block, 100 + block, 100 if block == 0 else None)
+        pool.blocks.book.asked(2, clock.now)
+        pool.expire(clock.now)
+        if block > 10:
+            assert 2 not in reached(pool), f"{clock.now} s"
+        clock.now += 2.0
+
+
+def test_one_that_an_operator_gives_back_is_asked_where_it_is_before_it_gets_head_reads() -> None:
+    pool, clock = pool_and_clock()
+    heads(pool, 100, 100, 100)
+    pool.drain(0, clock.now)
+    clock.now += 1.5
+    pool.undrain(0)
+    assert pool.blocks.book.next_poll_after(0, clock.now) == 0.0
+    assert 0 not in reached(pool)
+    heads(pool, 90)
+    assert 0 not in reached(pool)
+    heads(pool, 100)
+    assert 0 in reached(pool)
+
+
+def test_what_callers_have_seen_of_the_head_is_where_their_next_head_reads_go() -> None:
+    pool, _ = pool_and_clock(max_concurrency=4)
+    heads(pool, 101, 100, 100)
+    assert reached(pool) == {0, 1, 2}, "nobody has been told of it"
+    pool.blocks.served = 101
+    assert reached(pool) == {0}
+    assert reached(pool, HEAD) == {0, 1, 2}, "a number that went back is seen, and put right"
+    assert followed(pool)[0] == 0
+    heads(pool, None, 101)
+    assert reached(pool) == {0, 1}
+    held = [granted(pool, position) for position in (0, 1) for _ in range(4)]
+    assert reached(pool) == {2}, "a block less is better than a place in the queue"
+    for permit in held:
+        permit.release()
+    assert reached(pool) == {0, 1}
+
+
+def test_who_may_know_better_is_asked_before_who_runs_somewhere_else() -> None:
+    one, same, other = (endpoint(i, domains=(("cloud", cloud),)) for i, cloud in enumerate("aab"))
+    pool = pool_of(one, same, other)
+    heads(pool, 100, 101, 100)
+    call = of(STATE)
+    for doubted, expected in ((True, 1), (False, 2)):
+        permit = pool.next(call, [0], False, pool.clock(), doubted=doubted)
+        assert permit is not None
+        assert permit.state.position == expected
+        permit.release()
 
 
 def test_a_probe_lost_while_nobody_can_be_reached_does_not_keep_the_breaker_half_open_for_ever() -> None:
