@@ -25,6 +25,7 @@ from gateway.upstream.relay import Relay, head_of, whole
 from gateway.upstream.route import Route
 
 MAX_BUFFERED_ERROR = 8_000_000  # bytes of a large answer that is not a result, read whole to be understood
+_NOTHING = (b"null", b"[]")
 Heads = Callable[[], bytes]
 """Gives each attempt its trace header line."""
 
@@ -188,7 +189,11 @@ def _examined(route: Route, call: Call, position: int, reading: Reading, now: fl
 def _learn(route: Route, call: Call, position: int, reading: Reading, now: float) -> None:
     """What an answer teaches beyond this call: a method, an old block or a range that is not served there."""
     kind, pool = reading.kind, route.pool
-    if kind.effect is Effect.UNSUPPORTED:
+    if kind is ReplyKind.ANSWER:
+        something = reading.result is not None and bytes(reading.result[:4]) not in _NOTHING
+        if call.low >= 0 and something and pool.blocks.gave(position, call.method.family, call.low):
+            pool.changed()
+    elif kind.effect is Effect.UNSUPPORTED:
         pool.unsupported(position, call.method, now)
     elif kind is ReplyKind.MISSING_DATA and pool.blocks.lacks(position, call.method.family, call.low, now):
         pool.changed()

@@ -120,11 +120,13 @@ class Blocks:
         self._lowest[position, family.slot] = (number + 1, now + LOWEST_HOLDS_FOR)
         return True
 
-    def gave(self, position: int, family: Family, number: int) -> None:
-        """It answered for this block: what was learned of its lowest one was wrong."""
+    def gave(self, position: int, family: Family, number: int) -> bool:
+        """It answered for this block: what was learned of its lowest one was wrong.  True when that is news."""
         known = self._lowest.get((position, family.slot))
-        if known is not None and number < known[0]:
-            self._lowest[position, family.slot] = (number, known[1])
+        if known is None or not 0 <= number < known[0]:
+            return False
+        self._lowest[position, family.slot] = (number, known[1])
+        return True
 
     def lowest(self, position: int, family: Family, now: float) -> int:
         """The lowest block it is known to serve in this family; 0: no limit is known."""

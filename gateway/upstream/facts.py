@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gateway.upstream.fleet import Pool
 
 MAX_UNSUPPORTED = 256  # method names remembered per route: names come from callers, so they are bounded
+LACKED_BY_ALL_FOR = 5.0  # seconds until a method that nobody offers is asked for again
 RANGE_HOLDS_FOR = 3600.0  # seconds that a learned limit of log queries is believed
 HEDGES_SAVED_UP = 10.0
 NO_SPAN = (0, NO_LIMIT)
@@ -121,6 +122,10 @@ class Facts:
                 self._unsupported.pop(next(iter(self._unsupported)))
             absent = self._unsupported[method.name] = {}
         absent[position] = now + self.settings.holds.unsupported_for
+        usable = (s.position for s in self.states if s.drained_at is None and s.verified and s.chain_ok)
+        if all(now < absent.get(other, 0.0) for other in usable):  # it may be a sick balancer that speaks
+            for other in absent:
+                absent[other] = min(absent[other], now + LACKED_BY_ALL_FOR)
 
     def range_learned(self, position: int, blocks: int, now: float) -> None:
         """It said how many blocks a query may span."""
@@ -185,6 +190,11 @@ class Facts:
         if state.verified and state.lost_at < 0:
             state.lost_at = self.clock()
             self.changed()
+
+    def chain_id_but(self, position: int) -> int | None:
+        """The chain that the others are on which are used; None: no other says."""
+        ids = (s.chain_id for s in self.states if s.position != position and s.verified and s.chain_ok)
+        return next((chain_id for chain_id in ids if chain_id is not None), None)
 
     def note_genesis(self, position: int, block_hash: str) -> None:
         """An endpoint told its first block: networks that share an id are told apart by it."""

@@ -189,11 +189,24 @@ class Prober:
             route.pool.still_out(state.position, self._clock())
 
     async def _verify(self, route: Route, state: EndpointState) -> None:
+        if state.verified and route.dialect.genesis_call is not None:
+            await self._ask_for_the_first_block(route, state)
         kind = await self._chain_id(route, state)
         if kind is not None and kind is not ReplyKind.ANSWER and kind.counts is Outcome.IGNORED:
             self._judge(route, state, None)  # it cannot or will not say: taken at its word
         elif kind is ReplyKind.UNCLASSIFIED:
             self._judge(route, state, None)
+
+    async def _ask_for_the_first_block(self, route: Route, state: EndpointState) -> None:
+        """A name that was re-wired may lead to another network with the same id, and be put right again."""
+        assert route.dialect.genesis_call is not None
+        method, params = route.dialect.genesis_call
+        call = route.dialect.call(method, params, b"0")
+        permit = route.pool.ask(state.position, call.method.family, self._clock())
+        kind, result = await self._ask(route, state, permit, call)
+        first = route.dialect.parse_poll(result) if kind is ReplyKind.ANSWER and result is not None else None
+        if first is not None and first.hash:
+            route.pool.note_genesis(state.position, first.hash)
 
     async def _chain_id(self, route: Route, state: EndpointState) -> ReplyKind | None:
         """Ask for the chain id (or the head, where chains have none) and judge the answer."""

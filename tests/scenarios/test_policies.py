@@ -160,6 +160,29 @@ def test_a_standby_costs_one_question_until_it_is_needed_and_serves_then(tmp_pat
     run(scenario())
 
 
+# --- old blocks ---------------------------------------------------------------------------------------
+
+
+def test_an_archive_that_once_missed_old_state_is_known_to_have_it_again_with_its_first_answer(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, count=1) as home:
+            node = home.providers[0]
+            old = hex(home.chain.head(monotonic()) - 900)
+            async with Caller(home.port, "/local") as caller:
+                node.script.set(Fault.PRUNED, amount=128)
+                assert "error" in (await caller.call("eth_getBalance", ACCOUNT, old)).body
+                assert home.state("p0")["families"]["state"]["lowest_block"] > int(old, 16)
+                node.script.clear()
+                first = await caller.call("eth_getBalance", ACCOUNT, old)
+                second = await caller.call("eth_getBalance", ACCOUNT, old)
+            assert "result" in first.body
+            assert first.headers["x-seawall-degraded"] == "last_resort"
+            assert "x-seawall-degraded" not in second.headers, "it is asked as if it had no old state, for an hour"
+            assert home.state("p0")["families"]["state"]["lowest_block"] <= int(old, 16)
+
+    run(scenario())
+
+
 # --- splitting ----------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ from gateway.model import (
     RequestClass,
 )
 from gateway.policy.breaker import BreakerSettings, BreakerState
-from gateway.upstream.facts import MAX_UNSUPPORTED
+from gateway.upstream.facts import LACKED_BY_ALL_FOR, MAX_UNSUPPORTED
 from gateway.upstream.fleet import Pool
 from gateway.upstream.permits import Moved, Permit, PoolSettings
 
@@ -465,8 +465,18 @@ def test_when_all_lack_a_method_nobody_is_asked_and_the_pool_knows_it() -> None:
         pool.unsupported(position, STATE, clock.now)
     assert pool.all_lack(STATE, clock.now)
     assert followed(pool, STATE) == []
-    clock.now += SETTINGS.holds.unsupported_for
+    clock.now += LACKED_BY_ALL_FOR
     assert not pool.all_lack(STATE, clock.now)
+    assert reached(pool, STATE) == {0, 1, 2}, "a sick balancer said it of a method that it has"
+
+
+def test_the_only_one_left_that_says_it_lacks_a_method_is_asked_again_soon() -> None:
+    pool, clock = pool_and_clock(2)
+    pool.drain(1, clock.now)
+    pool.unsupported(0, STATE, clock.now)
+    assert followed(pool, STATE) == []
+    clock.now += LACKED_BY_ALL_FOR
+    assert reached(pool, STATE) == {0}
 
 
 @pytest.mark.parametrize("kind", [ReplyKind.THROTTLED, ReplyKind.QUOTA])
