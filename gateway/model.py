@@ -297,7 +297,8 @@ class Reading:
     code: int | None = None
     detail: str = ""
     retry_after: float | None = None
-    max_range: int | None = None  # eth_getLogs: the largest block range this endpoint said it serves
+    max_range: int | None = None  # eth_getLogs: the largest block range that it said it serves
+    of_the_query: bool = False  # and that holds for this query, which finds too much, not for every one
     period: str | None = None  # of a used-up quota: second, minute, hour, day or month
 
 

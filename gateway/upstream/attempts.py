@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import BadReply, StreamedId, encode_request
 from gateway.errors import AttemptError
-from gateway.model import AttemptRecord, Call, Effect, Outcome, Reading, ReplyKind, Sent
+from gateway.model import AttemptRecord, BlockRef, Call, Effect, Outcome, Reading, ReplyKind, Sent
 from gateway.policy.plan import Ended
 from gateway.upstream.answers import Attempt
 from gateway.upstream.engine import Notice, Reply, Stream
@@ -197,6 +197,19 @@ def _learn(route: Route, call: Call, position: int, reading: Reading, now: float
         pool.unsupported(position, call.method, now)
     elif kind is ReplyKind.MISSING_DATA and pool.blocks.lacks(position, call.method.family, call.low, now):
         pool.changed()
-    elif kind is ReplyKind.RANGE_TOO_LARGE and call.low >= 0:
-        span = call.high - call.low + 1
-        pool.range_learned(position, reading.max_range or max(1, span // 2), now)
+    elif kind is ReplyKind.RANGE_TOO_LARGE and not reading.of_the_query:
+        limit = range_after(route, call, reading)
+        if limit is not None:
+            pool.range_learned(position, call.method.family, limit, now)
+
+
+def span_of(route: Route, call: Call) -> tuple[int, int]:
+    """The lowest and highest block of a query; one without an upper end goes on to the newest.  -1: it has none."""
+    open_ended = call.low >= 0 and call.high < 0 and call.block is BlockRef.LATEST
+    return call.low, route.pool.blocks.book.reference if open_ended else call.high
+
+
+def range_after(route: Route, call: Call, reading: Reading) -> int | None:
+    """How many blocks may be asked for, after so many were refused: what was said, else half.  None: nobody knows."""
+    low, high = span_of(route, call)
+    return reading.max_range or (None if low < 0 or high < low else (high - low) // 2 + 1)

@@ -218,8 +218,9 @@ class Dispatcher:
                 found = await look_up(route, call, self._clock, self._attempts.wire_ids)
                 command = self._tell(plan, route, LookedUp(found))
             elif isinstance(command, Deliver):
-                if attempts[command.attempt].ended.kind is ReplyKind.RANGE_TOO_LARGE:
-                    parts = splitting.parts_for(route, call, self._clock())
+                told = attempts[command.attempt]
+                if told.ended.kind is ReplyKind.RANGE_TOO_LARGE:
+                    parts = splitting.parts_for(route, call, self._clock(), told.reading)
                     if parts is not None:
                         return await splitting.gather(self.handle, route, call, parts, deadline_at, heads, caller)
                 return deliver(route, call, attempts, command, self._scrub)

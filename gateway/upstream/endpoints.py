@@ -67,7 +67,7 @@ class EndpointState:
     __slots__ = (
         "answered_at", "awake", "budget", "budget_until", "cells", "chain_id", "chain_ok", "distrusted_until",
         "drained_at", "endpoint", "exclusion", "exclusion_reason", "genesis", "hold", "in_flight", "last_used_at",
-        "lost_at", "max_range", "max_range_until", "moved_at", "needed_at", "pool", "position", "software", "still",
+        "lost_at", "moved_at", "needed_at", "pool", "position", "ranges", "software", "still",
         "verified", "verified_at",
     )  # fmt: skip
 
@@ -92,8 +92,7 @@ class EndpointState:
         self.verified_at = now
         self.lost_at = -1.0  # when a connection last failed after the chain had been verified; -1: not since
         self.distrusted_until = 0.0
-        self.max_range: int | None = None  # the most blocks that a log query may span here, as it said
-        self.max_range_until = 0.0
+        self.ranges: dict[Family, tuple[int, float]] = {}  # the most blocks that a query may span, and until when
         self.in_flight = 0
         self.last_used_at = now
         self.answered_at = 0.0
@@ -162,6 +161,11 @@ class EndpointState:
         if reason is Reason.UNVERIFIED:
             return self.verified_at
         return self.moved_at.get(_TOLD_AS.get(reason, ""), now)
+
+    def max_range(self, family: Family, now: float) -> int | None:
+        """The most blocks that a query of this family may span here, as it said; None: it has not said."""
+        blocks, until = self.ranges.get(family, (0, 0.0))
+        return blocks if now < until else None
 
     @property
     def down(self) -> bool:

@@ -127,10 +127,9 @@ class Facts:
             for other in absent:
                 absent[other] = min(absent[other], now + LACKED_BY_ALL_FOR)
 
-    def range_learned(self, position: int, blocks: int, now: float) -> None:
-        """It said how many blocks a query may span."""
-        state = self.states[position]
-        state.max_range, state.max_range_until = max(1, blocks), now + RANGE_HOLDS_FOR
+    def range_learned(self, position: int, family: Family, blocks: int, now: float) -> None:
+        """It said how many blocks a query of this family may span."""
+        self.states[position].ranges[family] = max(1, blocks), now + RANGE_HOLDS_FOR
 
     def note_still(self, position: int, still: bool, why: str) -> None:
         """An exchange's host tells old public data, or lives again."""

@@ -166,13 +166,9 @@ class Pool(Facts):
 
     def range_limit(self, call: Call, now: float) -> int | None:
         """The most blocks that anyone usable serves at once, as they said; None: nobody has said."""
-        limits = []
-        for state in self.states:
-            if state.refusal(call.method.family, now)[0] is None:
-                if state.max_range is None or now >= state.max_range_until:
-                    continue
-                limits.append(state.max_range)
-        return max(limits, default=None)
+        family = call.method.family
+        usable = (state for state in self.states if state.refusal(family, now)[0] is None)
+        return max((limit for s in usable if (limit := s.max_range(family, now)) is not None), default=None)
 
     def at(self, position: int, family: Family, now: float) -> Permit | None:
         """A permit at one endpoint whatever its health, for look-ups and votes; None without a slot."""
@@ -221,10 +217,8 @@ class Pool(Facts):
         """It serves the call's blocks: they are there, not pruned, and not more than it allows at once."""
         if not self.blocks.has(state.position, call.method.family, call.low, call.high, now):
             return False
-        span = call.high - call.low + 1
-        return not (
-            state.max_range is not None and call.low >= 0 and span > state.max_range and now < state.max_range_until
-        )
+        limit = state.max_range(call.method.family, now) if call.low >= 0 else None
+        return limit is None or call.high - call.low < limit
 
     def _absent(self, method: str, now: float) -> dict[int, float] | None:
         absent = self._unsupported.get(method)

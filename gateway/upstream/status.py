@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gateway.clock import wall_at
-from gateway.model import Call
+from gateway.model import Call, Family
 from gateway.policy.breaker import BreakerState
 from gateway.policy.verdicts import headline
 from gateway.telemetry.metrics import EndpointGauge, RouteGauge
@@ -191,7 +191,7 @@ def _endpoint_status(state: EndpointState, now: float) -> dict[str, Any]:
             for cell in state.cells
             if cell is not None
         },
-        "max_range": state.max_range if now < state.max_range_until else None,
+        "max_range": state.max_range(Family.LOGS, now),
         "budget": state.budget.snapshot(now),
     }
 
