@@ -181,6 +181,7 @@ class ReplyKind(enum.Enum):
     SERVER_FAULT = ("server_fault", Elsewhere.YES, Outcome.FAILURE, Effect.NONE, Shown.GATEWAY_ERROR)
     BAD_REPLY = ("bad_reply", Elsewhere.YES, Outcome.FAILURE, Effect.NONE, Shown.GATEWAY_ERROR)  # not what was asked
     EMPTY = ("empty", Elsewhere.ONCE, Outcome.SUCCESS, Effect.NONE, Shown.ANSWER)  # a second opinion is worth it
+    ODD = ("odd", Elsewhere.ONCE, Outcome.IGNORED, Effect.NONE, Shown.ANSWER)  # unlikely; somebody else may know better
     BEHIND = ("behind", Elsewhere.YES, Outcome.IGNORED, Effect.NONE, Shown.ANSWER)  # older than what callers have seen
     UNCOVERED = ("uncovered", Elsewhere.YES, Outcome.IGNORED, Effect.NONE, Shown.GATEWAY_ERROR)  # beyond its head
     MAINTENANCE = ("maintenance", Elsewhere.YES, Outcome.IGNORED, Effect.NONE, Shown.UPSTREAM_ERROR)  # an exchange's
@@ -322,7 +323,8 @@ class Examined:
     `head` is the endpoint's newest block, if the answer says; `final` the same of the newest finalized
     one.  `missing` says that what was asked for is not there (``null``, an empty list of logs); `last` is
     the highest block that a list of logs reaches: a node that is behind ends its list early.
-    `wrong` says, in a few words, why it cannot be the answer to this call; empty: it can.
+    `wrong` says, in a few words, why it cannot be the answer to this call; empty: it can.  `odd` says why it
+    should not be, on most chains.
     """
 
     head: HeadReport | None = None
@@ -332,6 +334,7 @@ class Examined:
     missing: bool = False
     last: int | None = None
     wrong: str = ""
+    odd: str = ""
 
 
 DOMAIN_LABELS = ("cloud", "region", "edge", "asn", "operator", "client", "account")

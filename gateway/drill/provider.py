@@ -75,8 +75,7 @@ class SimulatedProvider:
         self.huge_bytes = huge_bytes
         self.control = control
         self._liar = Liar(chain)
-        self.max_log_range = MAX_LOG_RANGE_BLOCKS
-        self.max_log_results = MAX_LOG_RESULTS
+        self.max_log_range, self.max_log_results = MAX_LOG_RANGE_BLOCKS, MAX_LOG_RESULTS
         self.rate_limit = 0.0  # calls a second that it takes; 0: as many as come
         self._tokens = 0.0
         self._tokens_at = 0.0
@@ -392,6 +391,7 @@ class SimulatedProvider:
             fault is Fault.EMPTY_LOGS,
             self.max_log_range,
             self.max_log_results,
+            fault is Fault.MISNUMBERED_LOGS,
         )
 
     def _reply(

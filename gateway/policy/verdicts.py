@@ -169,7 +169,7 @@ def _domains(facts: RouteFacts) -> list[Verdict]:
         )
         too = f", and so did others of {domain.elsewhere}" if domain.elsewhere else ""
         words = (
-            f"{_listed(domain.down)} stopped answering {when}, {len(domain.down)} of {len(domain.members)} "
+            f"{_listed(domain.down)} went down {when}, {len(domain.down)} of {len(domain.members)} "
             f"with {domain.label} {domain.value}{too}; {_serving(facts)}"
         )
         subject = domain.value if domain.label != "provider" else f"provider {domain.value}"

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import BadReply, StreamedId, encode_request
 from gateway.errors import AttemptError
-from gateway.model import AttemptRecord, BlockRef, Call, Effect, Outcome, Reading, ReplyKind, Sent
+from gateway.model import AttemptRecord, BlockRef, Call, Effect, Family, Outcome, Reading, ReplyKind, Sent
 from gateway.policy.plan import Ended
 from gateway.upstream.answers import Attempt
 from gateway.upstream.engine import Notice, Reply, Stream
@@ -93,7 +93,7 @@ class Attempts:
         record = self._record(permit, kind, reading.kind.value, Sent.ANSWERED, now, reading.detail)
         ended = Ended(permit.state.position, Sent.ANSWERED, reading.kind, reading.kind.value, reading.error is not None)
         attempt = Attempt(permit, record, ended, reading)
-        if not _may_be_the_request(reading):
+        if not (_may_be_the_request(reading) or _may_be_right(reading)):
             permit.settle(reading.kind.counts, reading.kind.value, now, reading)
         return attempt
 
@@ -104,7 +104,8 @@ class Attempts:
     def found(self, permit: Permit, reading: Reading, kind: str) -> Attempt:
         """An answer whose reading is known already."""
         now = self.clock()
-        permit.settle(reading.kind.counts, reading.kind.value, now, reading)
+        if not _may_be_right(reading):
+            permit.settle(reading.kind.counts, reading.kind.value, now, reading)
         record = self._record(permit, kind, reading.kind.value, Sent.ANSWERED, now, reading.detail)
         ended = Ended(permit.state.position, Sent.ANSWERED, reading.kind, reading.kind.value)
         return Attempt(permit, record, ended, reading)
@@ -139,6 +140,10 @@ class Attempts:
             counts = Outcome.IGNORED if request else attempt.reading.kind.counts
             if answered and _is_refusal(attempt.reading, call):
                 counts = Outcome.SOFT_FAILURE  # others understood the call
+            if _may_be_right(attempt.reading):
+                counts = Outcome.SOFT_FAILURE if _contradicted(route, call, attempt, attempts) else counts
+                attempt.permit.settle(counts, attempt.record.ended, attempt.record.ended_at, attempt.reading)
+                continue
             attempt.permit.settle(counts, attempt.record.ended, now, attempt.reading)
 
     def _streaming(
@@ -170,6 +175,28 @@ def _may_be_the_request(reading: Reading) -> bool:
     if reading.kind in (ReplyKind.BAD_REQUEST, ReplyKind.RANGE_TOO_LARGE):
         return True
     return reading.error is not None and reading.kind.counts in (Outcome.FAILURE, Outcome.SOFT_FAILURE)
+
+
+def _may_be_right(reading: Reading) -> bool:
+    """A doubtful answer: what it says of its endpoint is known when somebody else has answered."""
+    return reading.kind in (ReplyKind.EMPTY, ReplyKind.ODD)
+
+
+def _contradicted(route: Route, call: Call, attempt: Attempt, attempts: Sequence[Attempt]) -> bool:
+    """Another endpoint gave a whole answer where this one had logs left out, or numbered wrongly.
+
+    That a receipt is missing is held against nobody: it may have come between the two questions.
+    """
+    assert attempt.reading is not None
+    if attempt.ended.kind is ReplyKind.EMPTY and (
+        call.method.family is not Family.LOGS or call.high < 0 or attempt.reading.result != _NOTHING[1]
+    ):
+        return False
+    for other in attempts:
+        if other.ended.kind is ReplyKind.ANSWER and other.reading is not None and other.reading.result is not None:
+            told = route.dialect.examine(call, bytes(other.reading.result))
+            return told is not None and not told.missing and not told.odd and not told.wrong
+    return False
 
 
 def _is_refusal(reading: Reading, call: Call) -> bool:

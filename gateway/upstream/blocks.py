@@ -65,6 +65,7 @@ class Blocks:
         self.served = -1  # the highest head that a caller was told
         self.served_final = -1
         self._voters = tuple(voters)
+        self._usual: set[str] = set()  # methods whose answers are odd on this chain
         self._above_since = inf  # since when callers have seen more than anybody says is there
         self._lowest: dict[tuple[int, int], tuple[int, float]] = {}
         self._nonces: dict[bytes, _Nonce] = {}
@@ -83,6 +84,10 @@ class Blocks:
     def demoted(self, position: int) -> bool:
         """So far behind that it is asked for old blocks, too, only when nobody else is left."""
         return self.book.standing(position) is Standing.FAR_BEHIND
+
+    def astray(self, position: int) -> bool:
+        """So far behind, or on another branch, that it does not do what its users need."""
+        return self.book.standing(position) in (Standing.FAR_BEHIND, Standing.FORKED)
 
     def unheard(self, position: int) -> bool:
         """Nobody knows where it is (it was away, or does not answer polls), while others tell."""
@@ -195,6 +200,11 @@ class Blocks:
         """
         if told.wrong:
             return Finding(ReplyKind.WRONG_DATA, told.wrong)
+        if told.odd and call.method.name not in self._usual:
+            if not again:
+                return Finding(ReplyKind.ODD, told.odd)
+            self._usual.add(call.method.name)  # two say so: it is this chain's way
+            return None
         if told.head is not None:
             return self._head(position, told.head.number)
         if told.final is not None:

@@ -252,7 +252,7 @@ class Facts:
         """Let the failure domains know how this endpoint does."""
         if state.drained_at is not None or not state.chain_ok:
             condition = Condition.UNKNOWN
-        elif state.down:
+        elif state.down or self.blocks.astray(state.position):
             condition = Condition.DOWN
         elif state.failing:
             condition = Condition.FAILING
@@ -325,6 +325,7 @@ class Facts:
                 self._standings[state.position] = became
                 detail = f"head {book.head(state.position)}, newest {book.reference}"
                 state.moved_at["head"] = self.clock()
+                self.watch(state, self.clock())
                 self._tell(Moved(self.route, state.endpoint.id, "head", "", was.value, became.value, detail))
 
     def _tell_domains(self) -> None:

@@ -134,15 +134,14 @@ def test_two_methods_refused_are_two_verdicts() -> None:
 def test_a_domain_is_told_with_who_fell_how_fast_and_who_is_left() -> None:
     facts = replace(with_reasons(WELL, infura=OPEN, alchemy=OPEN), domains=(AWS,))
     assert headline(verdicts(facts, 110.0)) == (
-        "aws looks down: infura and alchemy stopped answering within 8 s, 2 of 3 with cloud aws; "
-        "1 of 4 endpoints are well"
+        "aws looks down: infura and alchemy went down within 8 s, 2 of 3 with cloud aws; 1 of 4 endpoints are well"
     )
 
 
 @pytest.mark.parametrize(("over", "words"), [(None, "together"), (0.2, "within 1 s"), (59.6, "within 60 s")])
 def test_the_time_between_the_falls_is_told_when_it_is_known(over: float | None, words: str) -> None:
     (only,) = verdicts(replace(WELL, domains=(replace(AWS, over=over),)), 110.0)
-    assert f"stopped answering {words}," in only.evidence
+    assert f"went down {words}," in only.evidence
 
 
 def test_a_domain_that_is_a_provider_is_called_one() -> None:

@@ -288,8 +288,30 @@ def test_2025_07_the_same_log_query_gives_eighteen_or_none(tmp_path: Path) -> No
     run(scenario())
 
 
-def test_2026_07_wrong_data_is_found_by_the_audit(tmp_path: Path) -> None:
-    """Erigon 3.5: wrong indexes were cached while a block was committed; only a comparison shows it."""
+def test_2026_07_wrong_log_indexes_are_seen_in_the_answer(tmp_path: Path) -> None:
+    """Erigon 3.5: wrong indexes of logs were cached while a block was committed."""
+
+    async def scenario() -> None:
+        async with house(tmp_path, block_time=SHORT) as home:
+            await heads(home)
+            break_all(home, [0], Fault.MISNUMBERED_LOGS, families=[Family.LOGS])
+            last = home.chain.head(monotonic()) - 60
+            query = {"fromBlock": hex(last - 9), "toBlock": hex(last)}
+            tally = await many(home.port, "/local", 300, 4, "eth_getLogs", query)
+            assert all(t.body.get("result") == home.chain.logs(last - 9, last) for t in tally.told)
+            struck = home.providers[0].script.fired[Fault.MISNUMBERED_LOGS]
+            assert struck > 0
+            assert home.state("p0")["families"]["logs"]["breaker"] != "closed", "it is asked as if nothing were wrong"
+            assert home.state("p0")["families"]["head"]["breaker"] == "closed"
+            told(
+                "2026-07", f"all of 300 queries had the right indexes; the one with wrong ones was asked {struck} times"
+            )
+
+    run(scenario())
+
+
+def test_2026_07_wrong_data_without_a_sign_is_found_by_the_audit(tmp_path: Path) -> None:
+    """The same where nothing in the answer shows it: only a comparison does."""
 
     async def scenario() -> None:
         extra = "    audit: {share: 50%}\n"

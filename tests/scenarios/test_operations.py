@@ -255,7 +255,7 @@ def test_what_is_wrong_is_told_since_when_and_with_what_shows_it(tmp_path: Path)
                 await asyncio.sleep(pause)
             found = {v["subject"]: v for v in home.gateway.status()["routes"][0]["verdicts"]}
             assert abs(found["p1"]["since"] - lagging_at) < 0.5, "since when it lags, not since it was asked"
-            assert "p0 and p3 stopped answering within" in found["cloud-0"]["evidence"]
+            assert "p0 and p3 went down within" in found["cloud-0"]["evidence"]
             told = next(reason for reason in home.state("p1")["reasons"])
             assert abs(told["since"] - lagging_at) < 0.5
 

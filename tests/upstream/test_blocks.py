@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gateway.dialect.evm import EvmDialect
 from gateway.model import Call, Examined, Family, HeadReport, Reason, ReplyKind
 from gateway.policy.heads import HeadSettings
@@ -173,6 +175,37 @@ def test_a_missing_receipt_gets_a_second_opinion_and_a_missing_block_that_is_the
     assert judged(known, there, b"null") == "uncovered"
     to_come = call("eth_getBlockByNumber", b'["0x3f0",false]')
     assert judged(known, to_come, b"null") == "fine"
+
+
+def log(number: int, index: int, block_hash: str = "0xaa") -> str:
+    return f'{{"blockNumber":"{number:#x}","blockHash":"{block_hash}","logIndex":"{index:#x}"}}'
+
+
+@pytest.mark.parametrize(
+    ("logs", "expected"),
+    [
+        ([log(991, 0), log(991, 3), log(999, 0)], "fine"),
+        ([log(991, 3), log(991, 3), log(999, 0)], "odd"),
+        ([log(991, 3), log(991, 2), log(999, 0)], "odd"),
+        ([log(995, 0), log(991, 1), log(999, 0)], "odd"),
+        ([log(991, 0), log(991, 1, "0xbb"), log(999, 0)], "odd"),
+        (['{"data":"0x"}', log(999, 0)], "fine"),
+    ],
+)
+def test_logs_that_cannot_be_numbered_so_are_asked_elsewhere_once(logs: list[str], expected: str) -> None:
+    known, result = blocks(), f"[{','.join(logs)}]".encode()
+    assert judged(known, LOGS, result) == expected
+    assert judged(known, LOGS, result, again=True) == "fine"
+    assert judged(known, LOGS, result) == "fine", "two say so: it is this chain's way"
+
+
+@pytest.mark.parametrize(("indexes", "expected"), [((4, 5, 6), "fine"), ((4, 6), "odd"), ((), "fine"), ((0, 0), "odd")])
+def test_the_logs_of_a_receipt_are_numbered_without_a_gap(indexes: tuple[int, ...], expected: str) -> None:
+    logs = ",".join(log(991, index) for index in indexes)
+    receipt = f'{{"transactionHash":"0x{"ab" * 32}","logs":[{logs}]}}'
+    assert judged(blocks(), RECEIPT, receipt.encode()) == expected
+    whole = call("eth_getBlockReceipts", b'["0x3e0"]')
+    assert judged(blocks(), whole, f"[{receipt}]".encode()) == expected
 
 
 def test_another_block_than_was_asked_for_is_wrong() -> None:
