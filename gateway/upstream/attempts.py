@@ -25,7 +25,8 @@ from gateway.upstream.relay import Relay, head_of, whole
 from gateway.upstream.route import Route
 
 MAX_BUFFERED_ERROR = 8_000_000  # bytes of a large answer that is not a result, read whole to be understood
-_NOTHING = (b"null", b"[]")
+_NO_LOGS = b"[]"
+_NOTHING = (b"null", _NO_LOGS)
 Heads = Callable[[], bytes]
 """Gives each attempt its trace header line."""
 
@@ -141,7 +142,10 @@ class Attempts:
             if answered and _is_refusal(attempt.reading, call):
                 counts = Outcome.SOFT_FAILURE  # others understood the call
             if _may_be_right(attempt.reading):
-                counts = Outcome.SOFT_FAILURE if _contradicted(route, call, attempt, attempts) else counts
+                if _contradicted(route, call, attempt, attempts):
+                    counts = Outcome.SOFT_FAILURE
+                    if attempt.ended.kind is ReplyKind.EMPTY:
+                        route.pool.blocks.left_out(attempt.ended.endpoint, now)
                 attempt.permit.settle(counts, attempt.record.ended, attempt.record.ended_at, attempt.reading)
                 continue
             attempt.permit.settle(counts, attempt.record.ended, now, attempt.reading)
@@ -188,8 +192,9 @@ def _contradicted(route: Route, call: Call, attempt: Attempt, attempts: Sequence
     That a receipt is missing is held against nobody: it may have come between the two questions.
     """
     assert attempt.reading is not None
+    nothing = bytes(attempt.reading.result or b"") == _NO_LOGS
     if attempt.ended.kind is ReplyKind.EMPTY and (
-        call.method.family is not Family.LOGS or call.high < 0 or attempt.reading.result != _NOTHING[1]
+        call.method.family is not Family.LOGS or call.high < 0 or not nothing
     ):
         return False
     for other in attempts:

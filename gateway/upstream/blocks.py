@@ -19,6 +19,7 @@ from gateway.policy.heads import FOLLOWED_DOWN_AFTER, HeadBook, HeadSettings, St
 REMEMBERED = 4096  # nonces, and doubtful answers that were asked twice
 NONCE_HOLDS_FOR = 60.0  # seconds; a pending transaction that was dropped takes its nonce back
 LOWEST_HOLDS_FOR = 3600.0  # seconds that a missing old block is remembered: archives do get repaired
+LEFT_OUT_HOLDS_FOR = 3600.0  # seconds in which nothing is believed, of old blocks either, of who left logs out
 RECENT = 16  # blocks below the head in which an empty list of logs is worth a second opinion
 SAME_WORD_FOR = 0.2  # seconds in which a repeated head needs no second look
 LONGEST_KEY = 1024  # bytes of a question that is remembered
@@ -65,6 +66,7 @@ class Blocks:
         self.served = -1  # the highest head that a caller was told
         self.served_final = -1
         self._voters = tuple(voters)
+        self._left_out: dict[int, float] = {}  # who left logs out, and until when that is remembered
         self._usual: set[str] = set()  # methods whose answers are odd on this chain
         self._above_since = inf  # since when callers have seen more than anybody says is there
         self._lowest: dict[tuple[int, int], tuple[int, float]] = {}
@@ -213,9 +215,9 @@ class Blocks:
             return self._nonce(call, position, told.nonce, now)
         if told.last is not None:
             wanted = min(call.high, self.book.reference)
-            return self._missing(call, position, again) if told.last < wanted else None
+            return self._missing(call, position, again, now) if told.last < wanted else None
         if told.missing:
-            return self._missing(call, position, again)
+            return self._missing(call, position, again, now)
         return None
 
     def _head(self, position: int, number: int) -> Finding | None:
@@ -254,7 +256,11 @@ class Blocks:
         self._nonces[key] = _Nonce(nonce, now, self.book.reference)
         return None
 
-    def _missing(self, call: Call, position: int, again: bool) -> Finding | None:
+    def left_out(self, position: int, now: float) -> None:
+        """It gave an empty list of logs, and another endpoint had some."""
+        self._left_out[position] = now + LEFT_OUT_HOLDS_FOR
+
+    def _missing(self, call: Call, position: int, again: bool, now: float) -> Finding | None:
         """An empty answer: may it be believed?"""
         reference = self.book.reference
         if reference < 0:
@@ -269,7 +275,8 @@ class Blocks:
                 return Finding(ReplyKind.UNCOVERED, f"nothing, but its head is below {wanted}")
             if call.method.family is not Family.LOGS:
                 return Finding(ReplyKind.UNCOVERED, f"nothing for {wanted}, which is there")
-            return self._second_opinion(call, position, again) if wanted > reference - RECENT else None
+            doubtful = wanted > reference - RECENT or now < self._left_out.get(position, 0.0)
+            return self._second_opinion(call, position, again) if doubtful else None
         return self._second_opinion(call, position, again)
 
     def _second_opinion(self, call: Call, position: int, again: bool) -> Finding | None:

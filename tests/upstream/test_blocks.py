@@ -162,6 +162,14 @@ def test_far_below_the_head_nothing_is_an_answer() -> None:
     assert judged(blocks(), OLD_LOGS, b"[]") == "fine"
 
 
+def test_of_who_left_logs_out_nothing_is_believed_of_old_blocks_for_an_hour() -> None:
+    known = blocks()
+    known.left_out(0, 100.5)
+    assert judged(known, OLD_LOGS, b"[]") == "empty"
+    assert judged(blocks(), OLD_LOGS, b"[]", position=1) == "fine"
+    assert judged(known, OLD_LOGS, b"[]", now=100.5 + 3600.0) == "fine"
+
+
 def test_a_list_that_ends_before_the_range_does_is_doubted_near_the_head() -> None:
     known = blocks()
     assert judged(known, LOGS, b'[{"blockNumber":"0x3e2"}]') == "empty"

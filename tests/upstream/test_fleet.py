@@ -181,6 +181,24 @@ def test_what_callers_have_seen_of_the_head_is_where_their_next_head_reads_go() 
     assert reached(pool) == {0, 1}
 
 
+def test_two_of_one_client_version_that_are_stuck_take_the_third_out_of_the_front() -> None:
+    """geth 1.9.9, 2020-11-11: nobody failed to answer; they were only at an old block."""
+    clients = ["geth/1.9.9"] * 3 + ["besu/1.5"] * 2
+    pool = pool_of(*(endpoint(i, domains=(("client", client),)) for i, client in enumerate(clients)))
+    heads(pool, 500, 500, 500, 500, 500)
+    assert reached(pool) == {0, 1, 2, 3, 4}
+    pool.clock.now += 60.0  # type: ignore[attr-defined]
+    heads(pool, 500, 500, 600, 600, 600)
+    assert pool.domains.demoted(2) == ("client", "geth/1.9.9")
+    assert reached(pool) == {3, 4}
+    for _ in range(40):
+        pool.clock.now += 1.0  # type: ignore[attr-defined]
+        heads(pool, 600, 600, 600, 600, 600)
+        pool.expire(pool.clock())
+    assert pool.domains.demoted(2) is None
+    assert reached(pool) == {0, 1, 2, 3, 4}
+
+
 def test_who_may_know_better_is_asked_before_who_runs_somewhere_else() -> None:
     one, same, other = (endpoint(i, domains=(("cloud", cloud),)) for i, cloud in enumerate("aab"))
     pool = pool_of(one, same, other)
