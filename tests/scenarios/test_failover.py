@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.drill.faults import Fault
-from tests.scenarios.caller import Caller, ask, many
+from tests.scenarios.caller import Caller, Told, ask, many
 from tests.scenarios.house import house, run
 
 READS = 2000
@@ -112,6 +112,44 @@ def test_with_one_back_service_returns_within_two_seconds(method: str, tmp_path:
                 await asyncio.sleep(0.02)
             print(f"{method}: service back after {loop.time() - began:.2f} s")
             await caller.close()
+
+    run(scenario())
+
+
+def test_a_domain_that_fails_member_by_member_costs_the_still_green_one_call(tmp_path: Path) -> None:
+    """Six providers in three clouds; the figures over many runs are in tests/policy/test_domains.py."""
+
+    async def scenario() -> None:
+        async with house(tmp_path, count=6, clouds=3) as home:
+            first, second = home.providers[0], home.providers[3]  # of one cloud
+            told: list[Told] = []
+            over = False
+
+            async def traffic() -> None:
+                while not over:
+                    told.extend((await many(home.port, "/local", 40, LANES, "eth_getCode", ACCOUNT, "latest")).told)
+                    await asyncio.sleep(0.02)
+
+            calls = asyncio.ensure_future(traffic())
+            try:
+                await asyncio.sleep(0.5)
+                first.script.set(Fault.STATUS_503)
+                await home.until(lambda: home.state("p0")["reasons"])
+                await asyncio.sleep(2.5)
+                before = second.calls["eth_getCode"]
+                second.script.set(Fault.STATUS_503)
+                took = await home.until(
+                    lambda: any(v["kind"] == "domain" for v in home.gateway.status()["routes"][0]["verdicts"])
+                )
+            finally:
+                over = True
+                await calls
+            met = second.calls["eth_getCode"] - before
+            lost = [t for t in told if "result" not in t.body]
+            print(f"{len(told)} calls, {len(lost)} lost; {met} met the second one dead; decided after {took:.1f} s")
+            assert not lost
+            assert met <= 1 + ON_THEIR_WAY
+            assert took <= 5.0
 
     run(scenario())
 
