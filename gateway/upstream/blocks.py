@@ -158,6 +158,11 @@ class Blocks:
         word = self._words[position]
         return word[0] == result and now < word[1] and word[2] == self.served
 
+    def told(self, number: int) -> None:
+        """Subscribers are told of this block: what they ask of the newest one next must not lie before it."""
+        if number <= self.book.reference + self.book.tolerance:
+            self.served = max(self.served, number)
+
     def delivered(self, position: int, result: bytes, now: float) -> None:
         """This answer about its head was found good."""
         self._words[position] = (result, now + SAME_WORD_FOR, self.served)
