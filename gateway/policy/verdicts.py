@@ -100,6 +100,7 @@ class RouteFacts:
     """Everything about one route that verdicts are made from.  Instants are monotonic seconds.
 
     `tellers` are the providers whose word on the newest block counts: one alone may itself be stuck.
+    `tried` are the providers, of this route and others, that were tried of late and not reached.
     """
 
     route: str
@@ -112,14 +113,17 @@ class RouteFacts:
     split: SplitFacts | None = None
     requests: tuple[RequestFacts, ...] = ()
     tellers: int = 0
+    tried: int = 0
 
 
 def verdicts(facts: RouteFacts, now: float) -> tuple[Verdict, ...]:
     """What is wrong, the most telling first; empty: all well."""
     if facts.local_fault_since is not None:
         for_seconds = now - facts.local_fault_since
-        tried = len({endpoint.provider for endpoint in facts.endpoints})
-        words = f"none of {tried} providers has been reached for {for_seconds:.1f} s, so the fault is on this side"
+        words = (
+            f"none of the {facts.tried} providers tried has been reached for {for_seconds:.1f} s, "
+            "so the fault is on this side"
+        )
         return (Verdict(VerdictKind.LOCAL_FAULT, "this gateway", facts.local_fault_since, words),)
     return (*_chain(facts, now), *_domains(facts), *_providers(facts), *_requests(facts))
 

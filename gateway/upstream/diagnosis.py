@@ -91,6 +91,7 @@ def _facts(route: AnyRoute, now: float, wide: tuple[DomainFacts, ...]) -> RouteF
         local_fault_since=pool.connectivity.local_fault_since(now),
         halted_since=book.halted_since(now),
         tellers=book.tellers,
+        tried=pool.connectivity.tried(now),
         head=book.reference,
         block_time=book.block_time,
         split=None

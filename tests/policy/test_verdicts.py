@@ -69,10 +69,10 @@ def test_the_most_telling_comes_first() -> None:
 
 
 def test_while_our_own_network_is_cut_nobody_else_is_blamed() -> None:
-    (only,) = verdicts(replace(EVERYTHING, local_fault_since=104.0), 110.0)
+    (only,) = verdicts(replace(EVERYTHING, local_fault_since=104.0, tried=6), 110.0)
     assert only.kind is VerdictKind.LOCAL_FAULT
     assert only.since == 104.0
-    assert only.evidence == "none of 4 providers has been reached for 6.0 s, so the fault is on this side"
+    assert only.evidence == "none of the 6 providers tried has been reached for 6.0 s, so the fault is on this side"
 
 
 def test_one_broken_endpoint_is_named_with_its_reason_and_how_many_serve() -> None:
