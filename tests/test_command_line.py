@@ -63,7 +63,7 @@ def test_check_names_the_domain_that_all_endpoints_share_by_their_names() -> Non
 
 def test_probe_and_explain_work_beside_a_gateway_that_serves_the_same_file(tmp_path: Path) -> None:
     config = simulated(tmp_path, 2, 2)
-    public, operations = free_ports(2)
+    public, operations = free_port(), free_port()
     listening = f"listen: 127.0.0.1:{public}\noperations: {{listen: '127.0.0.1:{operations}'}}\n"
     config.write_text(listening + config.read_text())
     with subprocess.Popen([sys.executable, "-m", "gateway", "serve", str(config)], stderr=subprocess.PIPE) as serving:

@@ -124,6 +124,9 @@ class BitcoinDialect(Eventless):
     def learned_range(self, message: str) -> int | None:
         return None  # no method takes a range of blocks
 
+    def is_of_the_query(self, message: str) -> bool:
+        return False
+
     def transaction_hash(self, params: bytes) -> str | None:
         """The transaction's id: 64 hex digits in the order in which nodes and explorers write them."""
         raw = bitcoin_transactions.raw_transaction_of(params)
@@ -192,7 +195,7 @@ class BitcoinDialect(Eventless):
     def pin(self, call: Call, number: int) -> bytes | None:
         return None  # no call names a block by its height besides those that always do
 
-    def split(self, call: Call, limit: int, at_most: int) -> list[tuple[bytes, int]] | None:
+    def split(self, call: Call, limit: int, at_most: int, newest: int = -1) -> list[tuple[bytes, int]] | None:
         return None
 
     def merge(self, results: Sequence[bytes]) -> bytes:

@@ -107,6 +107,9 @@ class EvmDialect(Eventless):
     def learned_range(self, message: str) -> int | None:
         return self._rules.learned_range(message)
 
+    def is_of_the_query(self, message: str) -> bool:
+        return self._rules.is_of_the_query(message)
+
     def transaction_hash(self, params: bytes) -> str | None:
         return transactions.transaction_hash(params)
 
@@ -153,8 +156,8 @@ class EvmDialect(Eventless):
         items[index : index + 1] = [b'"0x%x"' % number]
         return b"[%b]" % b",".join(items)
 
-    def split(self, call: Call, limit: int, at_most: int) -> list[tuple[bytes, int]] | None:
-        return ranges.plan_split(call.params, limit, at_most)
+    def split(self, call: Call, limit: int, at_most: int, newest: int = -1) -> list[tuple[bytes, int]] | None:
+        return ranges.plan_split(call.params, limit, at_most, newest)
 
     def merge(self, results: Sequence[bytes]) -> bytes:
         return ranges.merge_logs(results)

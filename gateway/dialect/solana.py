@@ -146,6 +146,9 @@ class SolanaDialect(Eventless):
     def learned_range(self, message: str) -> int | None:
         return None  # slot ranges are limited by the protocol (500 000), not by each vendor
 
+    def is_of_the_query(self, message: str) -> bool:
+        return False
+
     def transaction_hash(self, params: bytes) -> str | None:
         """The first signature of the transaction in base58: the id that nodes, explorers and wallets use."""
         raw = raw_transaction_of(params)
@@ -236,7 +239,7 @@ class SolanaDialect(Eventless):
     def pin(self, call: Call, number: int) -> bytes | None:
         return None  # no node serves the state at an older slot
 
-    def split(self, call: Call, limit: int, at_most: int) -> list[tuple[bytes, int]] | None:
+    def split(self, call: Call, limit: int, at_most: int, newest: int = -1) -> list[tuple[bytes, int]] | None:
         return None
 
     def merge(self, results: Sequence[bytes]) -> bytes:

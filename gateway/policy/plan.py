@@ -22,7 +22,7 @@ from gateway.policy.retry import LastAttempt, RetrySettings, Verdict, may_go_els
 MIN_ATTEMPT_TIME = 0.005  # seconds; with less left, an attempt could only time out
 
 # An answer came, and somebody else may know better: no failure, so no retry budget pays for it.
-_DOUBTED = (ReplyKind.EMPTY, ReplyKind.BEHIND, ReplyKind.UNCOVERED, ReplyKind.MISSING_DATA)
+_DOUBTED = (ReplyKind.EMPTY, ReplyKind.ODD, ReplyKind.BEHIND, ReplyKind.UNCOVERED, ReplyKind.MISSING_DATA)
 _UNREADABLE = (Outcome.FAILURE, Outcome.SOFT_FAILURE)  # a reply that counts so says nothing certain of the call
 
 

@@ -117,7 +117,7 @@ class Dispatcher:
         if call.method.examined:
             finding = look_into(route, call, permit.state.position, result, self._clock())
             if finding is not None and finding.kind is not ReplyKind.ANSWER:
-                reading = Reading(finding.kind, result=result, detail=finding.detail)
+                reading = Reading(finding.kind, result=finding.result or result, detail=finding.detail)
                 return self._attempts.found(permit, reading, "primary")
         permit.settle(Outcome.SUCCESS, "answer", self._clock())
         if hedge is not None and hedge.started:
@@ -218,8 +218,9 @@ class Dispatcher:
                 found = await look_up(route, call, self._clock, self._attempts.wire_ids)
                 command = self._tell(plan, route, LookedUp(found))
             elif isinstance(command, Deliver):
-                if attempts[command.attempt].ended.kind is ReplyKind.RANGE_TOO_LARGE:
-                    parts = splitting.parts_for(route, call, self._clock())
+                told = attempts[command.attempt]
+                if told.ended.kind is ReplyKind.RANGE_TOO_LARGE:
+                    parts = splitting.parts_for(route, call, self._clock(), told.reading)
                     if parts is not None:
                         return await splitting.gather(self.handle, route, call, parts, deadline_at, heads, caller)
                 return deliver(route, call, attempts, command, self._scrub)
@@ -246,7 +247,7 @@ class Dispatcher:
         queue = route.waiting if not used else None
         permit = None
         if queue is None or not pool.waiting:  # those who wait are served first
-            permit = pool.next(call, used, False, self._clock())
+            permit = pool.next(call, used, False, self._clock(), doubted=not command.paid)
         if permit is None and queue is not None and pool.busy(call, self._clock()):
             permit = await queue.permit(call, caller, deadline_at)
         if permit is None and command.last_resort:

@@ -22,6 +22,7 @@ from gateway.upstream.permits import Permit
 
 SHORT_RANGE = 100  # blocks; no endpoint is known to refuse a log query that spans less
 RECONNECTS = frozenset({"connect_failed", "connect_timeout", "resolve_failed", "tls_failed", "connection_lost"})
+_NO_LATER = (Family.HEAD, Family.SEND)  # a head that went back is seen in the answer; a send is about no block
 _SOON = (Reason.NO_BUDGET, Reason.HELD)
 UNREACHED = RECONNECTS | {"attempt_timeout"}
 """How an attempt ends that found nobody: the fault may be our own network's."""
@@ -80,6 +81,10 @@ class Pool(Facts):
         if not front:
             return None
         states = self.states
+        if self.blocks.served > high and call.about_the_head and family not in _NO_LATER:
+            permit = self._among_those_ahead(ranking, call, now)
+            if permit is not None:
+                return permit
         if len(front) == 1:
             position = front[0]
         else:
@@ -88,19 +93,43 @@ class Pool(Facts):
             position = pick(front, costs, ranking.shares, self._random.random())
         return self._grant(states[position], call, now)
 
+    def _among_those_ahead(self, ranking: Ranking, call: Call, now: float) -> Permit | None:
+        """Who has told block 100 and reads a balance expects that of block 100, not of the one before.
+
+        A permit at one of the front that have the newest block that callers have seen; None: none is free.
+        """
+        floor = self.blocks.served
+        places = [n for n, position in enumerate(ranking.front) if not self.blocks.late(position, floor)]
+        if not places:
+            return None
+        ahead = [ranking.front[n] for n in places]
+        shares = [ranking.shares[n] for n in places] if ranking.shares is not None else None
+        costs = [self.states[position].cell(call.method.family).load.cost(now) for position in ahead]
+        return self._grant(self.states[pick(ahead, costs, shares, self._random.random())], call, now)
+
     def next(
-        self, call: Call, used: Sequence[int], last_resort: bool, now: float, *, apart: bool = False
+        self,
+        call: Call,
+        used: Sequence[int],
+        last_resort: bool,
+        now: float,
+        *,
+        apart: bool = False,
+        doubted: bool = False,
     ) -> Permit | None:
         """A permit at the best endpoint outside `used`; the last resort included if asked for.
 
-        `apart`: only one that runs somewhere else than those used, and is in no doubt itself.
+        `apart`: only one that runs somewhere else than those used, and is in no doubt itself.  `doubted`:
+        those used did answer, and somebody who has the newest block may know better.
         """
         ranking = self.ranking_for(call, now)
         family = call.method.family
+        newest = self.blocks.book.reference
+        late = [call.high < 0 and self.blocks.late(position, newest) for position in range(len(self.states))]
         taken = list(used)
         while True:
             costs = [state.cell(family).load.cost(now) for state in self.states]
-            position = successor(ranking, self.endpoints, costs, taken, last_resort)
+            position = successor(ranking, self.endpoints, costs, taken, last_resort, late, doubted)
             if position is None:
                 return None
             if apart and (
@@ -137,13 +166,9 @@ class Pool(Facts):
 
     def range_limit(self, call: Call, now: float) -> int | None:
         """The most blocks that anyone usable serves at once, as they said; None: nobody has said."""
-        limits = []
-        for state in self.states:
-            if state.refusal(call.method.family, now)[0] is None:
-                if state.max_range is None or now >= state.max_range_until:
-                    continue
-                limits.append(state.max_range)
-        return max(limits, default=None)
+        family = call.method.family
+        usable = (state for state in self.states if state.refusal(family, now)[0] is None)
+        return max((limit for s in usable if (limit := s.max_range(family, now)) is not None), default=None)
 
     def at(self, position: int, family: Family, now: float) -> Permit | None:
         """A permit at one endpoint whatever its health, for look-ups and votes; None without a slot."""
@@ -192,10 +217,8 @@ class Pool(Facts):
         """It serves the call's blocks: they are there, not pruned, and not more than it allows at once."""
         if not self.blocks.has(state.position, call.method.family, call.low, call.high, now):
             return False
-        span = call.high - call.low + 1
-        return not (
-            state.max_range is not None and call.low >= 0 and span > state.max_range and now < state.max_range_until
-        )
+        limit = state.max_range(call.method.family, now) if call.low >= 0 else None
+        return limit is None or call.high - call.low < limit
 
     def _absent(self, method: str, now: float) -> dict[int, float] | None:
         absent = self._unsupported.get(method)
@@ -216,7 +239,10 @@ class Pool(Facts):
         if cell is not None:
             ramp = cell.breaker.slow_start_share(now)
             share, ramping, since = share * ramp, ramp < 1.0, cell.breaker.changed_at
-        return Candidate(state.endpoint, reason, until, share, ramping, since, self.in_doubt(state))
+        demoted = self.in_doubt(state)
+        if about_the_head and not demoted and family is not Family.SEND and self.blocks.unheard(state.position):
+            demoted = 1
+        return Candidate(state.endpoint, reason, until, share, ramping, since, demoted)
 
     # --- counting ---------------------------------------------------------------------------------------
 

@@ -54,6 +54,7 @@ def read_response(dialect: Dialect, method: Method, response: Reply, body: bytes
         code=code,
         detail=(detail or f"code {code}")[:MAX_DETAIL],
         max_range=dialect.learned_range(message) if kind is ReplyKind.RANGE_TOO_LARGE else None,
+        of_the_query=kind is ReplyKind.RANGE_TOO_LARGE and dialect.is_of_the_query(message),
     )
     return _refusal(reading, response, retry_after, message.encode("utf-8", "replace"))
 

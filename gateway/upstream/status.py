@@ -157,9 +157,7 @@ def _endpoint_status(state: EndpointState, now: float) -> dict[str, Any]:
         item: dict[str, Any] = {"reason": reason.value}
         if family:
             item["family"] = family
-        since = _since(state, reason.value, family)
-        if since is not None:
-            item["since"] = round(wall_at(since, now), 3)
+        item["since"] = round(wall_at(state.since(reason, family, now), now), 3)
         reasons.append(item)
     head = state.cells[pool.vital.slot]
     return {
@@ -193,19 +191,10 @@ def _endpoint_status(state: EndpointState, now: float) -> dict[str, Any]:
             for cell in state.cells
             if cell is not None
         },
-        "max_range": state.max_range if now < state.max_range_until else None,
+        "max_range": state.max_range(Family.LOGS, now),
         "budget": state.budget.snapshot(now),
     }
 
 
 def _milliseconds(seconds: float) -> float | None:
     return round(seconds * 1e3, 3) if seconds != float("inf") else None
-
-
-def _since(state: EndpointState, reason: str, family: str) -> float | None:
-    if reason == "drained":
-        return state.drained_at
-    if family:
-        cell = state.cells[Family(family).slot]
-        return cell.breaker.changed_at if cell is not None else None
-    return None

@@ -10,10 +10,11 @@ import pytest
 from gateway.drill.faults import Fault
 from gateway.drill.provider import SimulatedProvider
 from tests.pace import PATIENCE, at_most
-from tests.scenarios.caller import Caller, ask, many
+from tests.scenarios.caller import Caller, Told, ask, many
 from tests.scenarios.house import house, run
 
 READS = 2000
+ACCOUNT = "0x" + "ab" * 20
 LANES = 4
 ATTEMPT_TIMEOUT = 0.5
 BAD_ANSWERS_AT_MOST = 5
@@ -126,6 +127,69 @@ def test_with_one_back_service_returns_within_two_seconds(method: str, tmp_path:
             print(f"{method}: service back after {took:.2f} s")
             await caller.close()
             at_most(took, 2.0, "seconds until service is back")
+
+    run(scenario())
+
+
+def test_a_domain_that_fails_member_by_member_costs_the_still_green_one_call(tmp_path: Path) -> None:
+    """Six providers in three clouds; the figures over many runs are in tests/policy/test_domains.py."""
+
+    async def scenario() -> None:
+        async with house(tmp_path, count=6, clouds=3) as home:
+            first, second = home.providers[0], home.providers[3]  # of one cloud
+            told: list[Told] = []
+            over = False
+
+            async def traffic() -> None:
+                while not over:
+                    told.extend((await many(home.port, "/local", 40, LANES, "eth_getCode", ACCOUNT, "latest")).told)
+                    await asyncio.sleep(0.02)
+
+            calls = asyncio.ensure_future(traffic())
+            try:
+                await asyncio.sleep(0.5)
+                first.script.set(Fault.STATUS_503)
+                await home.until(lambda: home.state("p0")["reasons"])
+                await asyncio.sleep(2.5)
+                before = second.calls["eth_getCode"]
+                second.script.set(Fault.STATUS_503)
+                took = await home.until(
+                    lambda: any(v["kind"] == "domain" for v in home.gateway.status()["routes"][0]["verdicts"])
+                )
+            finally:
+                over = True
+                await calls
+            met = second.calls["eth_getCode"] - before
+            lost = [t for t in told if "result" not in t.body]
+            print(f"{len(told)} calls, {len(lost)} lost; {met} met the second one dead; decided after {took:.1f} s")
+            assert not lost
+            assert met <= 1 + ON_THEIR_WAY
+            assert took <= 5.0
+
+    run(scenario())
+
+
+def test_one_that_comes_back_behind_the_others_gets_no_head_reads(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, block_time=1.0) as home:
+            back = home.providers[0]
+            await many(home.port, "/local", 100, LANES)
+            back.script.set(Fault.STATUS_503)
+            await home.until(lambda: home.state("p0")["reasons"])
+            await many(home.port, "/local", 100, LANES, "eth_getBalance", ACCOUNT, "latest")
+            back.script.clear()
+            back.script.set(Fault.LAGGING, amount=30)
+            was = back.calls["eth_getBalance"]
+            told = []
+            for _ in range(60):
+                told += (await many(home.port, "/local", 20, LANES, "eth_getBalance", ACCOUNT, "latest")).told
+                await asyncio.sleep(0.05)
+            breakers = {name: row["breaker"] for name, row in home.state("p0")["families"].items()}
+            assert "closed" in breakers.values(), "it never came back"
+            assert "p0" not in {t.headers["x-seawall-endpoint"] for t in told}
+            print(
+                f"{len(told)} head reads, none by the one that is behind; {back.calls['eth_getBalance'] - was} probes"
+            )
 
     run(scenario())
 

@@ -10,6 +10,7 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+from gateway.clock import wall_seconds
 from gateway.drill.faults import Fault, Stage
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.redaction import Redactor, encodings
@@ -240,6 +241,47 @@ async def _pages(home: House) -> list[str]:
 def test_a_providers_error_text_that_repeats_our_key_is_scrubbed() -> None:
     redactor = Redactor(["topsecretkey-12345"])
     assert b"topsecret" not in redactor.scrub_bytes(b'{"code":-32000,"message":"bad key topsecretkey-12345"}')
+
+
+def test_what_is_wrong_is_told_since_when_and_with_what_shows_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, count=6, clouds=3, block_time=1.0) as home:
+            await many(home.port, "/local", 100, 4)
+            home.providers[1].script.set(Fault.STALE_HEAD, amount=10)
+            await home.until(lambda: home.state("p1")["reasons"], 8)
+            lagging_at = wall_seconds()
+            for number, pause in ((0, 1.2), (3, 0.0)):
+                home.providers[number].script.set(Fault.STATUS_503)
+                await home.until(lambda n=number: home.state(f"p{n}")["reasons"], 8)
+                await asyncio.sleep(pause)
+            found = {v["subject"]: v for v in home.gateway.status()["routes"][0]["verdicts"]}
+            assert abs(found["p1"]["since"] - lagging_at) < 0.5, "since when it lags, not since it was asked"
+            assert "p0 and p3 went down within" in found["cloud-0"]["evidence"]
+            told = next(reason for reason in home.state("p1")["reasons"])
+            assert abs(told["since"] - lagging_at) < 0.5
+
+    run(scenario())
+
+
+def test_a_call_that_failed_is_traced_with_what_was_wrong_and_what_shows_it(tmp_path: Path) -> None:
+    collector = Collector()
+    extra = f"telemetry: {{traces: {{endpoint: '{collector.url}', sample: 0, export_every: 50ms}}}}"
+
+    async def scenario() -> None:
+        async with house(tmp_path, count=1, extra=extra) as home:
+            home.providers[0].script.set(Fault.STATUS_503)
+            await home.until(lambda: home.gateway.status()["routes"][0]["verdicts"], 8)
+            told = await ask(home.port, "/local", Caller.call, "eth_blockNumber")
+            assert "error" in told.body
+            await home.until(lambda: any("seawall.verdicts" in attributes(span) for span in collector.spans))
+
+    try:
+        run(scenario())
+    finally:
+        collector.close()
+    facts = next(attributes(span) for span in collector.spans if "seawall.verdicts" in attributes(span))
+    assert facts["seawall.verdicts"] == "provider"
+    assert str(facts["seawall.evidence"]).startswith("p0 is out: breaker_open")
 
 
 def test_a_failover_is_traced_with_a_span_for_each_attempt_under_the_callers_trace(tmp_path: Path) -> None:

@@ -163,6 +163,29 @@ def test_a_standby_costs_one_question_until_it_is_needed_and_serves_then(tmp_pat
     run(scenario())
 
 
+# --- old blocks ---------------------------------------------------------------------------------------
+
+
+def test_an_archive_that_once_missed_old_state_is_known_to_have_it_again_with_its_first_answer(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, count=1) as home:
+            node = home.providers[0]
+            old = hex(home.chain.head(monotonic()) - 900)
+            async with Caller(home.port, "/local") as caller:
+                node.script.set(Fault.PRUNED, amount=128)
+                assert "error" in (await caller.call("eth_getBalance", ACCOUNT, old)).body
+                assert home.state("p0")["families"]["state"]["lowest_block"] > int(old, 16)
+                node.script.clear()
+                first = await caller.call("eth_getBalance", ACCOUNT, old)
+                second = await caller.call("eth_getBalance", ACCOUNT, old)
+            assert "result" in first.body
+            assert first.headers["x-seawall-degraded"] == "last_resort"
+            assert "x-seawall-degraded" not in second.headers, "it is asked as if it had no old state, for an hour"
+            assert home.state("p0")["families"]["state"]["lowest_block"] <= int(old, 16)
+
+    run(scenario())
+
+
 # --- splitting ----------------------------------------------------------------------------------------
 
 
@@ -183,6 +206,41 @@ def test_a_log_query_that_is_too_large_for_everybody_is_asked_in_parts(tmp_path:
             assert asked == 6, "the limit was not remembered"
             assert home.state("p0")["max_range"] == 100
             await caller.close()
+
+    run(scenario())
+
+
+def test_a_log_query_that_goes_on_to_the_newest_block_is_asked_in_parts_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, block_time=60.0) as home:
+            for provider in home.providers:
+                provider.max_log_range = 100
+            head = home.chain.head(monotonic())
+            async with Caller(home.port, "/local") as caller:
+                for end in ({"toBlock": "latest"}, {}):
+                    told = await caller.call("eth_getLogs", {"fromBlock": hex(head - 250), **end})
+                    assert told.body.get("result") == home.chain.logs(head - 250, head)
+
+    run(scenario())
+
+
+def test_a_query_that_finds_too_much_is_cut_and_says_nothing_of_those_that_find_little(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path) as home:
+            last = home.chain.head(monotonic()) - 20
+            dense = home.chain.logs(last - 199, last)
+            for provider in home.providers:
+                provider.max_log_results = len(dense) // 3
+            async with Caller(home.port, "/local") as caller:
+                told = await caller.call("eth_getLogs", {"fromBlock": hex(last - 199), "toBlock": hex(last)})
+                assert told.body.get("result") == dense
+                before = sum(p.calls["eth_getLogs"] for p in home.providers)
+                sparse = {"fromBlock": hex(last - 799), "toBlock": hex(last), "address": ACCOUNT}
+                told = await caller.call("eth_getLogs", sparse)
+                assert told.body.get("result") == []
+                assert "x-seawall-degraded" not in told.headers
+                assert sum(p.calls["eth_getLogs"] for p in home.providers) == before + 1
+            assert home.state("p0")["max_range"] is None
 
     run(scenario())
 

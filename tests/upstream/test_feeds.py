@@ -160,6 +160,19 @@ def test_a_feed_without_listeners_is_kept_for_a_while_and_then_closed() -> None:
     world(story)
 
 
+def test_what_subscribers_were_told_of_the_head_is_what_callers_have_seen() -> None:
+    async def story(w: World) -> None:
+        ear = Ear()
+        await w.feeds.join(HEADS, ear)
+        assert w.route.pool.blocks.served == -1
+        await asyncio.sleep(5)
+        assert w.route.pool.blocks.served == numbers(ear)[-1]
+        w.route.pool.blocks.told(10**9)
+        assert w.route.pool.blocks.served == numbers(ear)[-1], "no block that nobody else has"
+
+    world(story)
+
+
 def test_heads_live_as_long_as_logs_need_them_and_a_while_longer() -> None:
     async def story(w: World) -> None:
         ear = Ear()

@@ -99,6 +99,27 @@ def test_a_code_of_any_shape_is_read_or_let_be(code: str, read_as: int | None) -
     assert reading.kind is not ReplyKind.ANSWER
 
 
+@pytest.mark.parametrize(
+    ("words", "of_the_query"),
+    [
+        ("query returned more than 10000 results", True),
+        ("query returned more than 10000 results. Try with this block range [0x1, 0x9].", True),
+        ("Log response size exceeded. this block range should work: [0x1, 0x9]", True),
+        ("logs matched by query exceeds limit of 10000", True),
+        (
+            "You can make eth_getLogs requests with up to a 10 block range. this block range should work: [0x1, 0xa]",
+            False,
+        ),
+        ("query exceeds max block range 1000", False),
+        ("block range too large", False),
+    ],
+)
+def test_what_one_query_finds_is_no_limit_of_the_endpoint(words: str, of_the_query: bool) -> None:
+    body = error(-32005, words)
+    reading = read_response(EVM, LOGS, Response(200, [], body, None), body, 7)
+    assert (reading.kind, reading.of_the_query) == (ReplyKind.RANGE_TOO_LARGE, of_the_query)
+
+
 def test_a_range_that_was_too_large_teaches_the_range_and_nothing_else_does() -> None:
     body = error(-32005, "query exceeds max block range 1000")
     reading = read_response(EVM, LOGS, Response(200, [], body, None), body, 7)
