@@ -43,11 +43,21 @@ class AdmissionSettings:
 
     queue: int = setting(1000, "calls of a route that may wait while all its endpoints are busy", low=0, high=100_000)
     wait_at_most: float = setting(
-        1.0, "longest time that a call waits; what is served later is seldom wanted", unit="s", low=0.01, high=60
+        1.0,
+        "longest time that a call waits; what is served later is seldom wanted; transactions wait until their deadline",
+        unit="s",
+        low=0.01,
+        high=60,
     )
 
     def __post_init__(self) -> None:
         require_bounds(self)
+
+    def until(self, request_class: RequestClass, now: float, deadline_at: float) -> float:
+        """The instant until which a call waits.  One that is never sent away has all the time that it was given."""
+        if _RANKS.get(request_class, OTHER) == NEVER_SHED:
+            return deadline_at
+        return min(deadline_at, now + self.wait_at_most)
 
 
 def rank_of(request_class: RequestClass, caller: str) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gateway.model import Endpoint, Family, Reason
 from gateway.policy.breaker import Breaker, BreakerState
-from gateway.policy.concurrency import ConcurrencyLimit
+from gateway.policy.concurrency import ConcurrencyLimit, ConcurrencySettings
 from gateway.policy.hedging import Quantile
 from gateway.policy.holds import GrowingHold
 from gateway.policy.load import PeakEwma
@@ -97,6 +97,12 @@ class EndpointState:
             cell = Cell(family, pool.settings, tally, self.endpoint.max_concurrency, pool.clock())
             self.cells[family.slot] = cell
         return cell
+
+    def limit_to(self, most: int, settings: ConcurrencySettings) -> None:
+        """The most calls at once that it is allowed have changed; what was learned below that is learned anew."""
+        for cell in self.cells:
+            if cell is not None:
+                cell.limit = ConcurrencyLimit(settings, most)
 
     def refusal(self, family: Family, now: float, about_the_head: bool = False) -> tuple[Reason | None, float]:
         """The first reason not to use it for this family, and when that may end."""

@@ -58,16 +58,23 @@ class Moved:
 class Permit:
     """The right to one attempt.  Settle it once; `release` without a verdict means IGNORED."""
 
-    __slots__ = ("cell", "generation", "last_resort", "settled", "started_at", "state")
+    __slots__ = ("cell", "cost", "generation", "last_resort", "settled", "started_at", "state")
 
     def __init__(
-        self, state: EndpointState, cell: Cell, generation: int, started_at: float, last_resort: bool = False
+        self,
+        state: EndpointState,
+        cell: Cell,
+        generation: int,
+        started_at: float,
+        last_resort: bool = False,
+        cost: float = 0.0,
     ) -> None:
         self.state = state
         self.cell = cell
         self.generation = generation
         self.started_at = started_at
         self.last_resort = last_resort
+        self.cost = cost  # what its provider's budget was charged
         self.settled = False
         state.in_flight += 1
         cell.load.in_flight += 1
@@ -121,6 +128,18 @@ class Permit:
         """Leave without a verdict (cancelled, caller gone)."""
         if not self.settled:
             self.settle(Outcome.IGNORED, "cancelled", self.state.pool.clock())
+
+    def unused(self) -> None:
+        """Nothing was sent after all: the slot goes back, and so does what it cost."""
+        if not self.settled:
+            self.refund()
+            self.release()
+
+    def refund(self) -> None:
+        """No byte has left: its provider did not count it either."""
+        if self.cost:
+            self.state.budget.returned(self.cost)
+            self.cost = 0.0
 
     def __enter__(self) -> Permit:
         return self
