@@ -55,9 +55,9 @@ class EndpointState:
 
     __slots__ = (
         "answered_at", "awake", "budget", "budget_until", "cells", "chain_id", "chain_ok", "distrusted_until",
-        "drained_at", "endpoint", "exclusion", "exclusion_reason", "genesis", "hold", "in_flight", "last_used_at",
-        "lost_at", "max_range", "max_range_until", "needed_at", "pool", "position", "software", "still",
-        "verified", "verified_at",
+        "drained_at", "endpoint", "exclusion", "exclusion_reason", "failed_with", "genesis", "hold", "in_flight",
+        "last_used_at", "lost_at", "max_range", "max_range_until", "needed_at", "pool", "position", "software",
+        "still", "verified", "verified_at",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, position: int, endpoint: Endpoint, budget: ProviderBudget, now: float) -> None:
@@ -71,6 +71,7 @@ class EndpointState:
         self.hold = GrowingHold(holds.hold_for, holds.hold_at_most)
         self.exclusion = GrowingHold(holds.exclude_for, holds.exclude_at_most)
         self.exclusion_reason = ""
+        self.failed_with = ""  # how the last attempt ended that failed: what a person wants to know first
         self.drained_at: float | None = None
         self.chain_id: int | None = None
         self.chain_ok = True

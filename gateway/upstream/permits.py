@@ -109,6 +109,8 @@ class Permit:
                 return  # nothing to forgive: the happy path ends here
         else:
             cell.tally.ended(ended, latency)
+            if outcome is Outcome.FAILURE:
+                state.failed_with = ended
             self._charge(outcome, latency, now)
         pool.count(self, outcome, ended, now)
         if reading is not None and reading.kind.effect is not Effect.NONE:
