@@ -121,7 +121,8 @@ class Ask:
         """What is wished for the calls of this request."""
         connection = scope["extensions"].get("seawall.connection")
         gone = (lambda: connection.lost) if connection is not None else never
-        return Asked(seconds(self.timeout) if self.timeout is not None else None, self.traceparent, gone)
+        timeout = seconds(self.timeout) if self.timeout is not None else None
+        return Asked(timeout, self.traceparent, gone, scope["client"])
 
     def admitted(self, table: Table, path: str) -> tuple[RpcRoute, Caller, bytes | None]:
         """Whom this request is for, from whom, and by which key.  Raises CallerError for one that may not come in."""

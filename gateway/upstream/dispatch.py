@@ -58,8 +58,8 @@ class Dispatcher:
     ) -> Answer:
         """One call, to its end.  `deadline_at` is an instant of the clock; never raises but for cancellation.
 
-        `heads` gives each attempt its trace header line.  `caller` is the name of its key, empty for
-        anonymous ones: whoever floods a busy route waits behind the others.
+        `heads` gives each attempt its trace header line.  `caller` is the name of its key, or for anonymous
+        ones ``@`` and their address: whoever floods a busy route waits behind the others.
 
         `caller_gone` is asked before a further attempt is launched: what is on its way finishes, so
         that its connection stays usable, but nothing new starts for nobody.

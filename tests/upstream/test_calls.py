@@ -157,6 +157,36 @@ def test_who_leaves_the_queue_at_the_moment_of_its_turn_costs_the_provider_nothi
     run(story())
 
 
+def test_a_doubtful_transaction_is_few_questions_to_endpoints_that_are_all_down() -> None:
+    async def story() -> None:
+        stage = Stage(*(endpoint(i) for i in range(3)), settings=UNHEDGED)
+        stage.all_say(lambda method, params: Says(raises=ConnectionLost("gone", sent=Sent.SENT)))
+        answer = await stage.call("eth_sendRawTransaction", RAW)
+        assert answer.execution == "unknown"
+        looked_up = sum(engine.asked.count("eth_getTransactionByHash") for engine in stage.engines)
+        assert 3 <= looked_up <= 12
+
+    run(story())
+
+
+def test_a_doubtful_transaction_is_asked_for_often_while_nodes_answer_that_they_do_not_have_it_yet() -> None:
+    async def story() -> None:
+        stage = Stage(endpoint(0), endpoint(1), settings=UNHEDGED)
+        began = here().time()
+
+        def behaves(method: str, params: list[Any]) -> Says:
+            if method == "eth_sendRawTransaction":
+                return Says(raises=ConnectionLost("gone", sent=Sent.SENT))
+            return Says({"hash": params[0]} if here().time() - began > 1.0 else None)
+
+        stage.all_say(behaves)
+        answer = await stage.call("eth_sendRawTransaction", RAW)
+        assert answer.execution == "done", answer.error
+        assert here().time() - began < 1.5
+
+    run(story())
+
+
 # --- budgets ------------------------------------------------------------------------------------------
 
 
