@@ -329,6 +329,20 @@ def test_a_refusal_as_too_many_lowers_how_many_are_asked_at_once_there() -> None
     run(story())
 
 
+def test_a_call_that_everybody_refused_as_too_many_is_told_when_the_first_of_them_may_be_asked_again() -> None:
+    async def story() -> None:
+        stage = Stage(endpoint(0), endpoint(1), settings=UNHEDGED)
+        for engine, seconds in zip(stage.engines, (b"30", b"7"), strict=True):
+            said = Says(error={"code": 429, "message": "no"}, status=429, headers=[(b"retry-after", seconds)])
+            engine.behaves = lambda method, params, said=said: said
+        for _ in range(2):  # refused by them, and then not even sent
+            answer = await stage.call(*BALANCE)
+            assert answer.error is not None and answer.error.retry_after == pytest.approx(7.0, abs=0.1)
+        assert [len(engine.asked) for engine in stage.engines] == [1, 1]
+
+    run(story())
+
+
 # --- consensus ----------------------------------------------------------------------------------------
 
 
