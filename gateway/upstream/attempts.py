@@ -113,9 +113,7 @@ class Attempts:
     def failed(self, permit: Permit, error: AttemptError, kind: str) -> Attempt:
         """No answer came."""
         now = self.clock()
-        if error.sent is Sent.NOT_SENT:
-            permit.refund()
-        permit.settle(error.counts, error.reason, now)
+        permit.failed(error, now)
         record = self._record(permit, kind, error.reason, error.sent, now, error.message)
         return Attempt(permit, record, Ended(permit.state.position, error.sent, None, error.reason), None)
 

@@ -83,7 +83,7 @@ async def _ask(
                 return None
             result, _ = read_reply(response.body, wire_id)
         except AttemptError as error:
-            permit.settle(error.counts, error.reason, clock())
+            permit.failed(error, clock())
             return None
         except BadReply:
             permit.settle(Outcome.FAILURE, "bad_reply", clock())

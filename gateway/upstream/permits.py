@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gateway.model import Effect, Outcome, Reading
+from gateway.errors import AttemptError
+from gateway.model import Effect, Outcome, Reading, Sent
 from gateway.policy.admission import AdmissionSettings
 from gateway.policy.agreement import AuditSettings
 from gateway.policy.breaker import BreakerSettings, BreakerState
@@ -134,11 +135,16 @@ class Permit:
     def unused(self) -> None:
         """Nothing was sent after all: the slot goes back, and so does what it cost."""
         if not self.settled:
-            self.refund()
+            self._refund()
             self.release()
 
-    def refund(self) -> None:
-        """No byte has left: its provider did not count it either."""
+    def failed(self, error: AttemptError, now: float) -> None:
+        """Count an attempt that no answer came to.  If no byte of it left, its provider did not count it either."""
+        if error.sent is Sent.NOT_SENT:
+            self._refund()
+        self.settle(error.counts, error.reason, now)
+
+    def _refund(self) -> None:
         if self.cost:
             self.state.budget.returned(self.cost)
             self.cost = 0.0
