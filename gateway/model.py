@@ -61,6 +61,12 @@ class RequestClass(enum.Enum):
         return {member.value: member for member in cls}[label]
 
 
+READS = frozenset(
+    {RequestClass.PINNED_READ, RequestClass.HEAD_READ, RequestClass.HIGHEST_READ, RequestClass.HEAVY_READ}
+)
+"""What may be asked of several endpoints at once without doing anything twice."""
+
+
 class Family(enum.Enum):
     """Methods that live and die together at a provider; the unit of health is endpoint x family."""
 

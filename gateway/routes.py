@@ -143,7 +143,10 @@ class RouteBuilder:
             name = endpoint.provider if provider is not None else f"{endpoint.route}/{endpoint.id}"
             known = self._budgets.get(name)
             if known is None or known[0] != settings:
-                known = self._budgets[name] = (settings, ProviderBudget(settings, monotonic(), wall_seconds()))
+                budget = ProviderBudget(settings, monotonic(), wall_seconds())
+                if known is not None:
+                    budget.inherit(known[1])
+                known = self._budgets[name] = (settings, budget)
             return known[1]
 
         return find

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+
+import pytest
 
 from gateway.config.load import settings_for_urls, warnings_of
 from tests.real.processes import free_port
@@ -47,10 +51,37 @@ def test_probe_says_what_is_wrong_and_ends_with_one_when_a_route_has_nobody(tmp_
     assert "unverified" in done.stdout
 
 
-def test_top_without_a_gateway_says_so() -> None:
-    done = seawall("top", f"http://127.0.0.1:{free_port()}", "--once")
+def test_probe_says_how_an_endpoint_failed_and_names_no_latency_of_it(tmp_path: Path) -> None:
+    done = seawall("probe", str(simulated(tmp_path, 1, 2)))
+    row = next(line for line in done.stdout.splitlines() if line.startswith("e1 "))
+    assert row.split() == ["e1", "unverified", "(connect_failed)", "-", "-", "-", "-", "cloud=c1"]
+    assert "\x1b" not in done.stdout, "colours in a pipe"
+
+
+def test_explain_prints_its_table_and_nothing_of_what_goes_on_meanwhile(tmp_path: Path) -> None:
+    done = seawall("explain", str(simulated(tmp_path, 1, 2)), "local", "eth_call")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "chosen from" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:{free}", "is a gateway listening there?"),
+        ("127.0.0.1:{free}", "is a gateway listening there?"),
+        ("ftp://127.0.0.1:{free}", "give http://host:port"),
+        ("http://[", "is a gateway listening there?"),
+        ("http://127.0.0.1:{other}", "something else than a gateway listens"),
+    ],
+)
+def test_top_without_a_gateway_says_what_is_there_instead(url: str, said: str) -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        threading.Thread(target=other.handle_request, daemon=True).start()
+        done = seawall("top", url.format(free=free_port(), other=other.server_port), "--once")
     assert done.returncode == 1
-    assert "is a gateway listening there?" in done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_check_names_the_domain_that_all_endpoints_share_by_their_names() -> None:

@@ -64,6 +64,7 @@ class _Identified(msgspec.Struct, gc=False):
 
     hash: str | None = None
     txid: str | None = None
+    confirmations: int | None = None
 
 
 class _Named(msgspec.Struct, gc=False):
@@ -200,6 +201,13 @@ class BitcoinDialect(Eventless):
 
     def merge(self, results: Sequence[bytes]) -> bytes:
         raise ValueError("no call of this dialect is split")
+
+    def block_of(self, result: bytes, reference: int) -> int | None:
+        identified = _identified(result)
+        if identified is None:
+            return None
+        confirmations = identified.confirmations or 0
+        return reference - confirmations + 1 if confirmations > 0 and reference >= confirmations else -1
 
     def fingerprint(self, method: Method, result: bytes) -> bytes:
         return canonical(result, without=_GROWS)

@@ -165,6 +165,9 @@ class EvmDialect(Eventless):
     def fingerprint(self, method: Method, result: bytes) -> bytes:
         return canonical.fingerprint(method.name, result)
 
+    def block_of(self, result: bytes, reference: int) -> int | None:
+        return evm_answers.block_of(result)
+
     def subscription(self, method: str, params: bytes) -> Subscription | None:
         return evm_events.subscription(method, params)
 

@@ -9,6 +9,7 @@ Does not belong here: what follows from it (upstream/examination), or error text
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -50,10 +51,19 @@ class _Entry(msgspec.Struct, gc=False):
     logs: list[_Log] = []
 
 
+class _Placed(msgspec.Struct, gc=False):
+    """A transaction or a receipt, as far as it says where it is; null: it waits in a pool."""
+
+    blockNumber: str | msgspec.UnsetType | None = msgspec.UNSET
+    status: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_BLOCK_NUMBERS = re.compile(rb'"blockNumber"\s*:\s*"0x([0-9a-fA-F]{1,16})"')
 _decode_logs = msgspec.json.Decoder(list[_Log]).decode
 _decode_entries = msgspec.json.Decoder(list[_Entry]).decode
 _decode_block = msgspec.json.Decoder(_Block).decode
 _decode_entry = msgspec.json.Decoder(_Entry).decode
+_decode_placed = msgspec.json.Decoder(_Placed).decode
 _decode_params = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _PROBLEMS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -85,6 +95,19 @@ def report_of(result: bytes) -> HeadReport | None:
     if number is None:
         return None
     return HeadReport(number, (block.hash or "").lower(), (block.parentHash or "").lower(), number_in(block.timestamp))
+
+
+def block_of(result: bytes) -> int | None:
+    """The block that a transaction or receipt is in; -1: in none yet; None: it is neither."""
+    try:
+        placed = _decode_placed(result)
+    except _PROBLEMS:
+        return None
+    number = placed.blockNumber
+    if number is msgspec.UNSET:
+        return None if placed.status is msgspec.UNSET else -1  # a status of its own goes on to change (zkSync)
+    place = number_in(number) if isinstance(number, str) else None
+    return place if place is not None else -1
 
 
 def examine(call: Call, result: bytes) -> Examined | None:

@@ -107,6 +107,9 @@ class GenericDialect(Eventless):
     def fingerprint(self, method: Method, result: bytes) -> bytes:
         return canonical.fingerprint(method.name, result)
 
+    def block_of(self, result: bytes, reference: int) -> int | None:
+        return None
+
     def subscription(self, method: str, params: bytes) -> Subscription | None:
         ends = _ends(method)
         if ends is None:

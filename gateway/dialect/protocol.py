@@ -105,6 +105,12 @@ class Dialect(Protocol):
     def fingerprint(self, method: Method, result: bytes) -> bytes:
         """The same for results that mean the same, whoever gave them."""
 
+    def block_of(self, result: bytes, reference: int) -> int | None:
+        """The block that what an answer tells of is in; -1: in none yet; None: the answer names no such place.
+
+        `reference` is the newest block, for chains that count from there.
+        """
+
     # --- subscriptions ------------------------------------------------------------------------------
 
     def subscription(self, method: str, params: bytes) -> Subscription | None:

@@ -40,7 +40,8 @@ _BY_SLOT = frozenset({"getBlock", "getConfirmedBlock", "getBlockTime"})
 _SLOT_RANGE = frozenset({"getBlocks", "getConfirmedBlocks"})
 _FROM_SLOT = frozenset({"getBlocksWithLimit", "getConfirmedBlocksWithLimit"})
 _PROBLEMS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_CIRCUMSTANCES = frozenset({"context"})  # at which slot, and by which software: not what was asked
+# At which slot, and by which software: not what was asked.  Costs are told by newer versions only.
+_CIRCUMSTANCES = frozenset({"context", "computeUnitsConsumed", "costUnits"})
 _PROBES = {
     Family.STATE: ("getBalance", b"[%b]" % _SYSTEM),
     Family.BLOCK: ("getFirstAvailableBlock", b"[]"),
@@ -84,6 +85,12 @@ class _Confirmed(msgspec.Struct, gc=False):
     transaction: _Signed
 
 
+class _Placed(msgspec.Struct, gc=False):
+    """A transaction, with the slot that it is in."""
+
+    slot: int | None = None
+
+
 class _Statuses(msgspec.Struct, gc=False):
     value: list[msgspec.Raw]
 
@@ -100,6 +107,7 @@ _decode_latest = msgspec.json.Decoder(_Latest).decode
 _decode_epoch = msgspec.json.Decoder(_EpochInfo).decode
 _decode_confirmed = msgspec.json.Decoder(_Confirmed).decode
 _decode_statuses = msgspec.json.Decoder(_Statuses).decode
+_decode_placed = msgspec.json.Decoder(_Placed).decode
 _decode_version = msgspec.json.Decoder(_Version).decode
 
 
@@ -247,6 +255,12 @@ class SolanaDialect(Eventless):
 
     def fingerprint(self, method: Method, result: bytes) -> bytes:
         return canonical(result, without=_CIRCUMSTANCES)
+
+    def block_of(self, result: bytes, reference: int) -> int | None:
+        try:
+            return _decode_placed(result).slot
+        except _PROBLEMS:
+            return None
 
     def subscription(self, method: str, params: bytes) -> Subscription | None:
         return solana_events.subscription(method, params)

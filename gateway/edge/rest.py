@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from math import ceil
 from typing import Any
 
 from gateway.clock import Clock
@@ -100,7 +101,7 @@ class RestEdge:
         error = answer.error
         if error is not None:
             if error.retry_after is not None:
-                headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+                headers.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after))))
             await _send(send, error.http_status, [JSON, *headers], encode_problem(error))
             return
         status, stream, body = answer.status, answer.stream, answer.body
@@ -275,7 +276,7 @@ async def refuse(send: Send, error: CallerError, headers: list[tuple[bytes, byte
     """The answer to a request that may not come in."""
     extra = [JSON, *headers]
     if error.retry_after is not None:
-        extra.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+        extra.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after))))
     await _send(send, error.http_status, extra, encode_problem(error))
 
 

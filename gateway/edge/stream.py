@@ -80,7 +80,7 @@ class Streams:
         caller.require(target.route.name, 0, self.clock())
         if len(self.sessions) >= self.limits.sockets:
             raise TooManyConnections("too many WebSockets are open")
-        return Session(self, scope["path"], caller, key, ask.traceparent)
+        return Session(self, scope["path"], caller, key, ask.traceparent, scope["client"])
 
     def reloaded(self) -> None:
         """The table was replaced: sockets whose key is gone, or may not use their route any more, are closed."""
@@ -164,13 +164,19 @@ class Session:
     __slots__ = ("_asked", "_caller", "_ids", "_joining", "_key", "_path", "_streams", "socket", "subscribers")
 
     def __init__(
-        self, streams: Streams, path: str, caller: Caller, key: bytes | None, traceparent: bytes | None
+        self,
+        streams: Streams,
+        path: str,
+        caller: Caller,
+        key: bytes | None,
+        traceparent: bytes | None,
+        client: tuple[str, int] | None,
     ) -> None:
         self._streams = streams
         self._path = path
         self._caller = caller
         self._key = key
-        self._asked = Asked(None, traceparent, self._gone)
+        self._asked = Asked(None, traceparent, self._gone, client)
         self.socket: CallerSocket | None = None
         self.subscribers: dict[bytes, Subscriber] = {}
         self._ids: set[bytes] = set()  # the feeds' own ids that this socket was ever told

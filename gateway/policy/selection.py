@@ -204,11 +204,10 @@ def successor(
         for i in group:
             if i in used:
                 continue
-            shared = sum(1 for other in tried if endpoints[i].shares_domain_with(other))
             # a worse tier in another domain beats the same domain in a better tier: what failed there is suspect
             behind = late is not None and late[i]
             tier = group_rank * 1000 + endpoints[i].tier
-            key = (i in ranking.demoted, doubted and behind, min(shared, 1), behind, tier, costs[i])
+            key = (i in ranking.demoted, doubted and behind, _shared(endpoints[i], tried), behind, tier, costs[i])
             if best is None or key < best[0]:
                 best = (key, i)
     if best is not None:
@@ -218,3 +217,10 @@ def successor(
             if i not in used:
                 return i
     return None
+
+
+def _shared(endpoint: Endpoint, tried: Sequence[Endpoint]) -> int:
+    """What it has in common with those tried: 2 the place, 1 the software only, 0 nothing."""
+    if any(endpoint.shares_place_with(other) for other in tried):
+        return 2
+    return int(any(endpoint.shares_domain_with(other) for other in tried))

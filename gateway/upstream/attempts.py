@@ -11,8 +11,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from gateway.clock import Clock
+from gateway.clock import Clock, wall_seconds
 from gateway.dialect.jsonrpc import BadReply, StreamedId, encode_request
+from gateway.dialect.ratelimits import limits_said
 from gateway.errors import AttemptError
 from gateway.model import AttemptRecord, BlockRef, Call, Effect, Family, Outcome, Reading, ReplyKind, Sent
 from gateway.policy.plan import Ended
@@ -91,6 +92,7 @@ class Attempts:
         if reading.kind is ReplyKind.ANSWER and call.method.examined and reading.result is not None:
             reading = _examined(route, call, permit.state.position, reading, now, again)
         _learn(route, call, permit.state.position, reading, now)
+        _learn_limits(permit, response, reading, now)
         record = self._record(permit, kind, reading.kind.value, Sent.ANSWERED, now, reading.detail)
         ended = Ended(permit.state.position, Sent.ANSWERED, reading.kind, reading.kind.value, reading.error is not None)
         attempt = Attempt(permit, record, ended, reading)
@@ -114,7 +116,7 @@ class Attempts:
     def failed(self, permit: Permit, error: AttemptError, kind: str) -> Attempt:
         """No answer came."""
         now = self.clock()
-        permit.settle(error.counts, error.reason, now)
+        permit.failed(error, now)
         record = self._record(permit, kind, error.reason, error.sent, now, error.message)
         return Attempt(permit, record, Ended(permit.state.position, error.sent, None, error.reason), None)
 
@@ -216,6 +218,21 @@ def _examined(route: Route, call: Call, position: int, reading: Reading, now: fl
     if finding is None:
         return reading
     return Reading(finding.kind, result=finding.result or reading.result, detail=finding.detail)
+
+
+def _learn_limits(permit: Permit, response: Reply, reading: Reading, now: float) -> None:
+    """What headers tell of the account's limit.  Read here, where polls come by, and not for each call of a caller."""
+    said = limits_said(response.headers, wall_seconds())
+    if said is not None:
+        refused = reading.kind.counts is Outcome.THROTTLED
+        permit.state.budget.told(
+            said.limit,
+            said.remaining,
+            said.reset_after,
+            now,
+            said.period,
+            answered_from=None if refused else permit.started_at,
+        )
 
 
 def _learn(route: Route, call: Call, position: int, reading: Reading, now: float) -> None:

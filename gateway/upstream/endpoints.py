@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gateway.model import Endpoint, Family, Reason
 from gateway.policy.breaker import Breaker, BreakerState
-from gateway.policy.concurrency import ConcurrencyLimit
+from gateway.policy.concurrency import ConcurrencyLimit, ConcurrencySettings
 from gateway.policy.hedging import Quantile
 from gateway.policy.holds import GrowingHold
 from gateway.policy.load import PeakEwma
@@ -66,8 +66,8 @@ class EndpointState:
 
     __slots__ = (
         "answered_at", "awake", "budget", "budget_until", "cells", "chain_id", "chain_ok", "distrusted_until",
-        "drained_at", "endpoint", "exclusion", "exclusion_reason", "genesis", "hold", "in_flight", "last_used_at",
-        "lost_at", "moved_at", "needed_at", "pool", "position", "ranges", "software", "still",
+        "drained_at", "endpoint", "exclusion", "exclusion_reason", "failed_with", "genesis", "hold", "in_flight",
+        "last_used_at", "lost_at", "moved_at", "needed_at", "pool", "position", "ranges", "software", "still",
         "verified", "verified_at",
     )  # fmt: skip
 
@@ -82,6 +82,7 @@ class EndpointState:
         self.hold = GrowingHold(holds.hold_for, holds.hold_at_most)
         self.exclusion = GrowingHold(holds.exclude_for, holds.exclude_at_most)
         self.exclusion_reason = ""
+        self.failed_with = ""  # how the last attempt ended that failed: what a person wants to know first
         self.drained_at: float | None = None
         self.chain_id: int | None = None
         self.chain_ok = True
@@ -108,6 +109,12 @@ class EndpointState:
             cell = Cell(family, pool.settings, tally, self.endpoint.max_concurrency, pool.clock())
             self.cells[family.slot] = cell
         return cell
+
+    def limit_to(self, most: int, settings: ConcurrencySettings) -> None:
+        """The most calls at once that it is allowed have changed; what was learned below that is learned anew."""
+        for cell in self.cells:
+            if cell is not None:
+                cell.limit = ConcurrencyLimit(settings, most)
 
     def refusal(self, family: Family, now: float, about_the_head: bool = False) -> tuple[Reason | None, float]:
         """The first reason not to use it for this family, and when that may end."""

@@ -151,6 +151,9 @@ class Facts:
             state.exclusion.until = now
             state.exclusion.times = 0
             state.budget.renewed(now)
+            for each in self.states:
+                if each.budget is state.budget:
+                    each.budget_until = 0.0
             self._moved(state, "excluded", "", "out", "in", state.exclusion_reason)
             state.exclusion_reason = ""
             self.changed()
@@ -294,6 +297,11 @@ class Facts:
     def adopt(self, position: int, old: EndpointState) -> None:
         """Take over the live state of an endpoint that a reload left unchanged."""
         self.domains.adopt(position, old.pool.domains, old.position, self.clock())
+        fresh = self.states[position]
+        if old.budget is not fresh.budget:
+            old.budget, old.budget_until = fresh.budget, 0.0
+        if old.endpoint.max_concurrency != fresh.endpoint.max_concurrency:
+            old.limit_to(fresh.endpoint.max_concurrency, self.settings.concurrency)
         old.pool = cast("Pool", self)
         old.position = position
         old.endpoint = self.endpoints[position]

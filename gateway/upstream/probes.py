@@ -257,7 +257,7 @@ class Prober:
                     response.stream.close()
                     return None, None
             except AttemptError as error:
-                permit.settle(error.counts, error.reason, self._clock())
+                permit.failed(error, self._clock())
                 return None, None
             reading = read_response(route.dialect, call.method, response, response.body, wire_id)
             self._note_head(route, state, call, reading)

@@ -121,6 +121,28 @@ def test_a_reload_applies_a_good_file_and_keeps_live_state_and_refuses_a_bad_one
     run(scenario())
 
 
+def test_a_reload_with_another_budget_or_another_most_at_once_takes_effect_and_forgets_no_spending(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        extra = ", budget: {per_day: 1000}, max_concurrency: 2"
+        async with house(tmp_path, count=1, endpoint_extra=extra) as home:
+            await many(home.port, "/local", 100, 2)
+            assert home.state("p0")["families"]["head"]["limit"] == 2
+            home.config.write_text(
+                home.config.read_text().replace(
+                    "per_day: 1000}, max_concurrency: 2", "per_day: 90}, max_concurrency: 9"
+                )
+            )
+            await home.until(lambda: home.gateway.settings.routes["local"].endpoints[0].max_concurrency == 9)
+            assert home.state("p0")["families"]["head"]["limit"] == 9
+            told = await ask(home.port, "/local", Caller.call, "eth_blockNumber")
+            assert told.body["error"]["data"]["reason"] == "no_endpoint", "100 were spent, and 90 are allowed now"
+            assert home.state("p0")["latency_ms"] is not None, "a reload forgot what was measured"
+
+    run(scenario())
+
+
 def test_a_stop_lets_calls_in_flight_finish_and_turns_readiness_off_first(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with house(tmp_path, attempt_timeout="20s", deadline="60s") as home:

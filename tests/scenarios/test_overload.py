@@ -139,6 +139,30 @@ def test_transactions_are_served_before_reads(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_a_caller_that_floods_takes_nothing_from_one_at_another_address(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, endpoint_extra=f", max_concurrency: {SLOTS}", deadline="2s") as home:
+            for provider in home.providers:
+                provider.latency = SERVICE
+            flood = Load(home)
+            flooding = asyncio.ensure_future(flood.come(3 * CAPACITY, 4.0))
+            await asyncio.sleep(0.5)
+            quiet: Counter[str] = Counter()
+            async with Caller(home.port, "/local", source="127.0.0.2") as caller:
+                while not flooding.done():
+                    quiet[_end(await caller.call("eth_getBalance", *BALANCE))] += 1
+            await flood.end()
+            share = quiet["answer"] / quiet.total()
+            print(
+                f"of the flood one call in {flood.ends.total() / flood.ends['answer']:.1f} is answered, "
+                f"of the quiet caller's {share:.0%}"
+            )
+            assert quiet.total() > 10
+            assert share >= 0.95
+
+    run(scenario())
+
+
 def test_retries_stay_within_their_share_while_everything_is_down(tmp_path: Path) -> None:
     """No call makes more work for an upstream that is down than a fifth of a call more."""
 

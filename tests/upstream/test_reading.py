@@ -132,6 +132,28 @@ def test_the_wait_that_the_upstream_asks_for_is_read_with_every_failure() -> Non
         assert read(status, body, [(b"Retry-After", b"17")]).retry_after == 17.0
 
 
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ([(b"retry-after-ms", b"1500")], 1.5),
+        ([(b"retry-after", b"2"), (b"retry-after-ms", b"1500")], 2.0),
+        ([(b"retry-after", b"soon"), (b"retry-after-ms", b"1500")], 1.5),
+        ([(b"retry-after", b"0.25")], 0.25),
+        ([(b"retry-after-ms", b"soon")], 10.0),
+        ([(b"x-ratelimit-limit", b"9"), (b"x-ratelimit-remaining", b"0"), (b"x-ratelimit-reset", b"99")], 10.0),
+        ([], 10.0),
+    ],
+)
+def test_a_wait_is_read_from_headers_first_and_then_from_what_the_body_says(headers: Headers, seconds: float) -> None:
+    body = error(-32005, "call rate limit exhausted, retry in 10s")
+    for status in (200, 429):
+        assert read(status, body, headers).retry_after == seconds
+
+
+def test_a_wait_in_words_is_read_of_refusals_only() -> None:
+    assert read(200, error(3, "execution reverted: retry in 10s")).retry_after is None
+
+
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -172,11 +194,12 @@ def test_whatever_comes_one_kind_comes_out(status: int, body: bytes, retry_after
         (b"0", 0.0),
         (b"17", 17.0),
         (b" 5 ", 5.0),
-        (b"0000000000000000000000012", 1e7),
+        (b"0000000000000000000000012", 12.0),
         (b"99999999999999999999", 1e7),
         (b"9" * 5000, 1e7),
         (b"-1", None),
-        (b"1.5", None),
+        (b"1.5", 1.5),
+        (b"1.", None),
         (b"soon", None),
         (b"", None),
         (b"5, 6", None),
