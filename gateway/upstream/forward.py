@@ -110,11 +110,13 @@ class Forwarder:
         route.last_call_at = self._clock()
         key = route.requests.share_key(call) if route.settings.share else None
         if key is not None:
-            return await self._shared(route, call, head, deadline_at, caller, gone, key)
+            return await self._shared(route, call, head, deadline_at, caller, key)
         account = route.requests.ordered_by(call)
         if account:
             try:
                 async with route.rows.turn(account, deadline_at):
+                    if gone():
+                        return _left(call)
                     return await self._once(route, call, head, deadline_at, caller, gone)
             except Limited as limited:
                 return _refused(
@@ -129,13 +131,12 @@ class Forwarder:
         head: bytes,
         deadline_at: float,
         caller: str,
-        gone: Gone,
         key: tuple[object, ...],
     ) -> Forwarded:
-        """A public read: what is fresh, or under way, serves all who ask."""
+        """A public read: what is fresh, or under way, serves all who ask, and goes on when who began it leaves."""
 
         async def fetch() -> Forwarded:
-            answer = await self._once(route, call, head, deadline_at, caller, gone)
+            answer = await self._once(route, call, head, deadline_at, caller, _stays)
             return await collected(answer)
 
         assert call.listed is not None
@@ -163,7 +164,7 @@ class Forwarder:
         self, route: VenueRoute, call: VenueCall, head: bytes, deadline_at: float, caller: str, gone: Gone
     ) -> Forwarded:
         charges = route.requests.charges(call)
-        limited = await self._admitted(route, call, charges, deadline_at, caller)
+        limited = await self._admitted(route, call, charges, deadline_at, caller, gone)
         if limited is not None:
             return limited
         permit = route.pool.first(call, self._clock())
@@ -176,15 +177,21 @@ class Forwarder:
         return await self._by_plan(route, call, head, deadline_at, caller, gone, first)
 
     async def _admitted(
-        self, route: VenueRoute, call: VenueCall, charges: list[tuple[str, str, float]], deadline_at: float, caller: str
+        self,
+        route: VenueRoute,
+        call: VenueCall,
+        charges: list[tuple[str, str, float]],
+        deadline_at: float,
+        caller: str,
+        gone: Gone,
     ) -> Forwarded | None:
-        """Wait for the venue's limits; a refusal if there is no turn in time."""
+        """Wait for the venue's limits; a refusal if there is no turn in time, or nobody is there any more."""
         gate = route.gate
         use = call.use
         priority = _PRIORITIES[use] if use is not None else Priority.ACCOUNT
         if priority is Priority.LONE and route.shelf.popular(route.requests.share_key(call)):
             priority = Priority.MARKET
-        scopes = (call.method.name, call.account)
+        scopes = call.scopes
         if gate.open(charges, scopes, priority):
             return None
         now = self._clock()
@@ -194,6 +201,9 @@ class Forwarder:
         except Limited as limited:
             what = "has told this address to stop" if limited.banned else "allows no more requests for now"
             return _refused(call, f"{route.title} {what}", limited.retry_after)
+        if gone():
+            gate.returned(charges)
+            return _left(call)
         return None
 
     def _expires(self, route: VenueRoute, call: VenueCall, now: float) -> float:
@@ -216,7 +226,7 @@ class Forwarder:
         kind: str,
     ) -> _Try:
         """Send it once and understand the answer.  Never raises but for cancellation."""
-        write = call.request_class.write
+        write = call.write
         try:
             now = self._clock()
             reply = await route.engines[permit.state.position].forward(
@@ -234,11 +244,12 @@ class Forwarder:
             raise
         now = self._clock()
         reading = self._read(route, call, reply, write)
-        for limit, used in reading.used:
-            route.gate.told(limit, _key_of(charges, limit), used)
+        if reading.used:
+            route.gate.told(charges, reading.used)
         if reading.hold_for:
-            scope = {"": "", "path": call.method.name, "account": call.account}[reading.hold_each]
-            route.gate.hold(reading.hold_for, scope, reading.banned)
+            scope = call.scope(reading.hold_each)
+            if scope is not None:
+                route.gate.hold(reading.hold_for, scope, reading.banned)
         if reading.word is Word.ANSWER:
             permit.settle(Outcome.SUCCESS, "answer", now)
         else:
@@ -269,8 +280,6 @@ class Forwarder:
             if reply.status < 300 and not write:
                 return GOOD
             body = b""
-        elif call.listed is None and reply.status < 300 and not write:
-            return GOOD  # what no file knows may be something else than JSON
         encoding = reply.header(b"content-encoding")
         if body and encoding is not None and encoding.lower() != b"identity":
             try:
@@ -280,6 +289,8 @@ class Forwarder:
                 if reply.status < 300 and not write:
                     return GOOD  # too large to be looked into, or packed in a way that only callers know
                 body = b""
+        if call.listed is None and reply.status < 300 and not write and body[:1] not in (b"{", b"["):
+            return GOOD  # what no file knows may be something else than JSON
         return route.answers.read(reply.status, reply.headers, body, write, wall_seconds())
 
     # --- the long way -----------------------------------------------------------------------------
@@ -312,7 +323,7 @@ class Forwarder:
                 if tries and gone():
                     command = self._tell(plan, route, CallerGone())
                     continue
-                found = await self._launch(route, call, head, deadline_at, caller, command)
+                found = await self._launch(route, call, head, deadline_at, caller, gone, command)
                 if isinstance(found, _Try):
                     _close(tries)
                     tries.append(found)
@@ -336,12 +347,19 @@ class Forwarder:
         return command
 
     async def _launch(
-        self, route: VenueRoute, call: VenueCall, head: bytes, deadline_at: float, caller: str, command: Launch
+        self,
+        route: VenueRoute,
+        call: VenueCall,
+        head: bytes,
+        deadline_at: float,
+        caller: str,
+        gone: Gone,
+        command: Launch,
     ) -> _Try | Forwarded | None:
         """One more attempt; a refusal when the limits leave no turn; None when no host is left."""
         pool = route.pool
         charges = route.requests.charges(call)
-        limited = await self._admitted(route, call, charges, deadline_at, caller)
+        limited = await self._admitted(route, call, charges, deadline_at, caller, gone)
         if limited is not None:
             return limited
         now = self._clock()
@@ -364,7 +382,7 @@ class Forwarder:
         if limited is not None and not tries:
             return limited
         records = tuple(attempt.record for attempt in tries)
-        write = call.request_class.write
+        write = call.write
         sent = any(attempt.sent is not Sent.NOT_SENT for attempt in tries)
         words = ", ".join(f"{record.endpoint}: {record.ended}" for record in records)
         error: GatewayError
@@ -393,7 +411,16 @@ class Forwarder:
 def _refused(call: VenueCall, why: str, retry_after: float) -> Forwarded:
     """It got no turn in time."""
     error = VenueLimited(f"{why}; nothing was sent", retry_after=retry_after)
-    return Forwarded(attempts=0, error=error, execution="not_sent" if call.request_class.write else "")
+    return Forwarded(attempts=0, error=error, execution="not_sent" if call.write else "")
+
+
+def _left(call: VenueCall) -> Forwarded:
+    """Its caller went while it waited, and could not be told what becomes of it."""
+    return _refused(call, "the caller closed its connection while it waited", 1.0)
+
+
+def _stays() -> bool:
+    return False
 
 
 def _planned_as(route: VenueRoute, call: VenueCall) -> RequestClass:
@@ -420,7 +447,7 @@ def _answer(route: VenueRoute, call: VenueCall, tries: list[_Try], attempt: _Try
         answer.records = tuple(item.record for item in tries)
     if attempt.permit.last_resort:
         answer.degraded = "last_resort"
-    if call.request_class.write:
+    if call.write:
         answer.execution = "done" if reading.settled else "unknown"
         if answer.execution == "unknown":
             answer.found_by = route.requests.found_by(call)
@@ -433,10 +460,6 @@ def _close(tries: list[_Try]) -> None:
         if attempt.reply is not None and attempt.reply.stream is not None:
             attempt.reply.stream.close()
             attempt.reply = None
-
-
-def _key_of(charges: list[tuple[str, str, float]], limit: str) -> str:
-    return next((key for name, key, _ in charges if name == limit), "")
 
 
 def _refusals(route: VenueRoute, call: VenueCall, now: float) -> str:

@@ -220,8 +220,8 @@ class VenueProber:
                 reply.stream.close()
             route.pool.note_reached(state.position)
             reading = route.answers.read(reply.status, reply.headers, reply.body, False, wall_seconds())
-            for limit, used in reading.used:
-                route.gate.told(limit, "", used)
+            if reading.used:
+                route.gate.told(charges, reading.used)
             if reading.hold_for and not reading.hold_each:
                 route.gate.hold(reading.hold_for, "", reading.banned)
             if reading.word is Word.ANSWER:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -289,3 +290,119 @@ def test_a_signed_request_is_not_held_past_its_window(tmp_path: Path) -> None:
             caller.close()
 
     run(scenario())
+
+
+def test_an_account_that_asks_for_more_than_its_own_limit_holds_up_nobody_else(tmp_path: Path) -> None:
+    """Three orders in ten seconds for each key: who wants ten waits by itself, whatever it is allowed to wait."""
+    limit = {"name": "orders", "amount": 4, "window": 10, "counts": "calls", "on": "orders", "each": "account"}
+    venue = {**PLAIN_VENUE, "limits": [limit]}
+
+    async def scenario() -> None:
+        async with venue_house(tmp_path, venue=venue) as house:
+            greedy = [await RawCaller.open(house.port) for _ in range(10)]
+            waiting = [
+                asyncio.ensure_future(
+                    caller.call("POST", "/plain/order", b"id=1", ("X-Key", "greedy"), ("X-Seawall-Timeout", "25s"))
+                )
+                for caller in greedy
+            ]
+            await until(lambda: house.status()["waiting"] >= 2)
+            other = await RawCaller.open(house.port)
+            began = monotonic()
+            for verb, target, key in (
+                ("POST", "/plain/order", "calm"),
+                ("GET", "/plain/account", "greedy"),
+                ("GET", "/plain/still", "calm"),
+            ):
+                status, _, _ = await other.call(verb, target, b"" if verb == "GET" else b"id=2", ("X-Key", key))
+                assert status == 200
+            assert monotonic() - began < 1.0
+            assert (
+                sum(came.line.startswith(b"POST") for came in house.came) == 4
+            )  # three of the greedy, one of the calm
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            for caller in (*greedy, other):
+                caller.close()
+
+    run(scenario())
+
+
+def test_an_order_whose_caller_left_while_it_waited_is_not_sent(tmp_path: Path) -> None:
+    """Nobody could be told what became of it."""
+
+    async def scenario() -> None:
+        async with venue_house(tmp_path) as house:
+            for server in house.servers:
+                server.say = lambda came: (
+                    answer(b"{}", 429, (b"Retry-After", b"1")) if came.target == b"/still" else answer()
+                )
+            caller, leaves, stays = [await RawCaller.open(house.port) for _ in range(3)]
+            await caller.call("GET", "/plain/still", b"", ("X-Seawall-Timeout", "100ms"))
+            lost = asyncio.ensure_future(leaves.call("POST", "/plain/order", b"id=1", ("X-Key", "k")))
+            kept = asyncio.ensure_future(stays.call("POST", "/plain/order", b"id=2", ("X-Key", "k")))
+            await until(lambda: house.status()["waiting"] == 2)
+            leaves.close()
+            status, headers, _ = await kept
+            assert (status, headers[b"x-seawall-execution"]) == (200, b"done")
+            await asyncio.gather(lost, return_exceptions=True)
+            await asyncio.sleep(0.1)
+            assert [came.body for came in house.came if came.target == b"/order"] == [b"id=2"]
+            for one in (caller, stays):
+                one.close()
+
+    run(scenario())
+
+
+def test_who_shares_a_request_gets_its_answer_when_who_began_it_leaves(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with venue_house(tmp_path, route_extra="    transport: {attempt_timeout: 500ms}\n") as house:
+            first: list[Came] = []
+
+            def say(came: Came) -> bytes | None:
+                if came.target != b"/ticker":
+                    return answer()
+                first.append(came)
+                return b"" if len(first) == 1 else answer(b'{"a":1}')  # the first host falls silent
+
+            for server in house.servers:
+                server.say = say
+            leads, joins = await RawCaller.open(house.port), await RawCaller.open(house.port)
+            lost = asyncio.ensure_future(leads.call("GET", "/plain/ticker"))
+            await until(lambda: len(first) == 1)
+            kept = asyncio.ensure_future(joins.call("GET", "/plain/ticker"))
+            await asyncio.sleep(0.1)
+            leads.close()
+            status, headers, body = await kept
+            assert (status, body, headers[b"x-seawall-cache"]) == (200, b'{"a":1}', b"joined")
+            await asyncio.gather(lost, return_exceptions=True)
+            joins.close()
+
+    run(scenario())
+
+
+def test_a_path_that_one_account_asks_too_often_is_open_to_others(tmp_path: Path) -> None:
+    """OKX counts what a user asks of a path: 50011 is one bot's affair."""
+    venue = with_words({"codes": ["-9"], "word": "throttled", "hold": 300, "each": "path"})
+
+    async def scenario() -> None:
+        async with venue_house(tmp_path, venue=venue) as house:
+            for server in house.servers:
+                server.say = lambda came: answer(b'{"code":-9}', 400) if came.header(b"x-key") == b"busy" else answer()
+            caller = await RawCaller.open(house.port)
+            status, headers, _ = await caller.call("POST", "/plain/order", b"id=1", ("X-Key", "busy"))
+            assert (status, headers[b"x-seawall-execution"]) == (400, b"done")
+            for key, target, expected in (("busy", "/plain/order", 503), ("calm", "/plain/order", 200)):
+                status, _, _ = await caller.call("POST", target, b"id=1", ("X-Key", key))
+                assert status == expected
+            caller.close()
+
+    run(scenario())
+
+
+async def until(holds: Callable[[], bool], seconds: float = 5.0) -> None:
+    end = monotonic() + seconds
+    while not holds():
+        assert monotonic() < end, "did not come true in time"
+        await asyncio.sleep(0.02)
