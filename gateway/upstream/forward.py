@@ -23,9 +23,8 @@ from gateway.errors import (
     GatewayError,
     NoEndpoint,
     OutcomeUnknown,
-    VenueLimited,
 )
-from gateway.model import AttemptRecord, Outcome, Reading, ReplyKind, RequestClass, Sent
+from gateway.model import Outcome, Reading, ReplyKind, RequestClass, Sent
 from gateway.policy.plan import CallerGone, Command, Deliver, Ended, Fail, Launch, NothingLeft, Plan
 from gateway.policy.weights import Priority
 from gateway.upstream.decoding import BodyDecoder, DecodingError
@@ -33,6 +32,7 @@ from gateway.upstream.engine import Reply
 from gateway.upstream.forwarded import Forwarded, collected, size_of
 from gateway.upstream.gate import Limited
 from gateway.upstream.permits import Permit
+from gateway.upstream.tries import Try, answer_of, close_all, left, refusals, refused
 from gateway.upstream.venue_route import VenueRoute
 
 MOST_INSPECTED = 1_000_000  # bytes of a compressed answer that are unpacked to be read
@@ -47,48 +47,6 @@ _PRIORITIES = {
     Use.INFO: Priority.LONE,
 }
 Gone = Callable[[], bool]
-
-
-class _Try:
-    """One attempt's end.  What is told of it is put together when somebody asks: mostly nobody does."""
-
-    __slots__ = ("ended_at", "failure", "kind", "permit", "reading", "reply")
-
-    def __init__(
-        self,
-        permit: Permit,
-        kind: str,
-        ended_at: float,
-        reply: Reply | None = None,
-        reading: VenueReading = GOOD,
-        failure: AttemptError | None = None,
-    ) -> None:
-        self.permit = permit
-        self.kind = kind
-        self.ended_at = ended_at
-        self.reply = reply
-        self.reading = reading
-        self.failure = failure
-
-    @property
-    def sent(self) -> Sent:
-        return self.failure.sent if self.failure is not None else Sent.ANSWERED
-
-    @property
-    def record(self) -> AttemptRecord:
-        failure, permit = self.failure, self.permit
-        ended = failure.reason if failure is not None else self.reading.kind.value
-        detail = failure.message if failure is not None else self.reading.detail
-        return AttemptRecord(
-            permit.state.endpoint.id, self.kind, ended, self.sent, permit.started_at, self.ended_at, detail
-        )
-
-    @property
-    def ended(self) -> Ended:
-        position = self.permit.state.position
-        if self.failure is not None:
-            return Ended(position, self.failure.sent, None, self.failure.reason)
-        return Ended(position, Sent.ANSWERED, self.reading.kind, has_error_object=self.reading.settled)
 
 
 class Forwarder:
@@ -114,14 +72,13 @@ class Forwarder:
         account = route.requests.ordered_by(call)
         if account:
             try:
-                async with route.rows.turn(account, deadline_at):
+                until = min(deadline_at, self._expires(route, call, self._clock()))
+                async with route.rows.turn(account, until):
                     if gone():
-                        return _left(call)
+                        return left(call)
                     return await self._once(route, call, head, deadline_at, caller, gone)
             except Limited as limited:
-                return _refused(
-                    call, "the calls of this key that came before are not answered yet", limited.retry_after
-                )
+                return refused(call, "the calls of this key that came before are not answered yet", limited.retry_after)
         return await self._once(route, call, head, deadline_at, caller, gone)
 
     async def _shared(
@@ -173,7 +130,7 @@ class Forwarder:
             return await self._by_plan(route, call, head, deadline_at, caller, gone, None)
         first = await self._try(route, call, head, permit, deadline_at, charges, "primary")
         if first.reading.word is Word.ANSWER and first.reply is not None:
-            return _answer(route, call, [first], first)
+            return answer_of(route, call, [first], first)
         return await self._by_plan(route, call, head, deadline_at, caller, gone, first)
 
     async def _admitted(
@@ -200,10 +157,10 @@ class Forwarder:
             await gate.enter(charges, scopes, priority, caller, min(deadline_at, expires))
         except Limited as limited:
             what = "has told this address to stop" if limited.banned else "allows no more requests for now"
-            return _refused(call, f"{route.title} {what}", limited.retry_after)
+            return refused(call, f"{route.title} {what}", limited.retry_after)
         if gone():
             gate.returned(charges)
-            return _left(call)
+            return left(call)
         return None
 
     def _expires(self, route: VenueRoute, call: VenueCall, now: float) -> float:
@@ -224,7 +181,7 @@ class Forwarder:
         deadline_at: float,
         charges: list[tuple[str, str, float]],
         kind: str,
-    ) -> _Try:
+    ) -> Try:
         """Send it once and understand the answer.  Never raises but for cancellation."""
         write = call.write
         try:
@@ -255,7 +212,7 @@ class Forwarder:
         else:
             effect = Reading(reading.kind) if reading.kind is ReplyKind.GONE else None
             permit.settle(reading.kind.counts, reading.kind.value, now, effect)
-        return _Try(permit, kind, now, reply, reading)
+        return Try(permit, kind, now, reply, reading)
 
     def _failed(
         self,
@@ -265,12 +222,12 @@ class Forwarder:
         error: AttemptError,
         charges: list[tuple[str, str, float]],
         kind: str,
-    ) -> _Try:
+    ) -> Try:
         now = self._clock()
         permit.settle(error.counts, error.reason, now)
         if error.sent is Sent.NOT_SENT:
             route.gate.returned(charges)
-        return _Try(permit, kind, now, failure=error)
+        return Try(permit, kind, now, failure=error)
 
     @staticmethod
     def _read(route: VenueRoute, call: VenueCall, reply: Reply, write: bool) -> VenueReading:
@@ -303,14 +260,14 @@ class Forwarder:
         deadline_at: float,
         caller: str,
         gone: Gone,
-        first: _Try | None,
+        first: Try | None,
     ) -> Forwarded:
         """Every call that its first host did not answer well."""
         now = self._clock()
         deadline_at = min(deadline_at, self._expires(route, call, now))
         request_class = _planned_as(route, call)
         plan = Plan(request_class, route.pool.settings.retry, deadline_at)
-        tries: list[_Try] = []
+        tries: list[Try] = []
         command: Command
         if first is None:
             command = Launch((), request_class.last_resort)
@@ -324,8 +281,8 @@ class Forwarder:
                     command = self._tell(plan, route, CallerGone())
                     continue
                 found = await self._launch(route, call, head, deadline_at, caller, gone, command)
-                if isinstance(found, _Try):
-                    _close(tries)
+                if isinstance(found, Try):
+                    close_all(tries)
                     tries.append(found)
                     command = self._tell(plan, route, found.ended)
                 else:
@@ -333,7 +290,7 @@ class Forwarder:
                     free_after = route.pool.free_after(call, self._clock())
                     command = self._tell(plan, route, NothingLeft(free_after))
             elif isinstance(command, Deliver):
-                return _answer(route, call, tries, tries[command.attempt])
+                return answer_of(route, call, tries, tries[command.attempt])
             else:
                 assert isinstance(command, Fail)
                 return self._fail(route, call, tries, command, limited)
@@ -355,7 +312,7 @@ class Forwarder:
         caller: str,
         gone: Gone,
         command: Launch,
-    ) -> _Try | Forwarded | None:
+    ) -> Try | Forwarded | None:
         """One more attempt; a refusal when the limits leave no turn; None when no host is left."""
         pool = route.pool
         charges = route.requests.charges(call)
@@ -373,12 +330,12 @@ class Forwarder:
         return await self._try(route, call, head, permit, deadline_at, charges, kind)
 
     def _fail(
-        self, route: VenueRoute, call: VenueCall, tries: list[_Try], command: Fail, limited: Forwarded | None
+        self, route: VenueRoute, call: VenueCall, tries: list[Try], command: Fail, limited: Forwarded | None
     ) -> Forwarded:
         """Nobody answered well: the venue's own last word if there is one, else ours."""
         for attempt in reversed(tries):
             if attempt.reply is not None:
-                return _answer(route, call, tries, attempt)
+                return answer_of(route, call, tries, attempt)
         if limited is not None and not tries:
             return limited
         records = tuple(attempt.record for attempt in tries)
@@ -393,9 +350,9 @@ class Forwarder:
                 attempts=records,
             )
         elif not tries:
-            refusals = _refusals(route, call, self._clock())
+            why = refusals(route, call, self._clock())
             error = NoEndpoint(
-                f"no host of {route.title} may have this call now ({refusals}); nothing was sent",
+                f"no host of {route.title} may have this call now ({why}); nothing was sent",
                 attempts=records,
                 retry_after=command.retry_after,
             )
@@ -408,17 +365,6 @@ class Forwarder:
         return Forwarded(attempts=len(tries), error=error, records=records, execution=execution, found_by=found_by)
 
 
-def _refused(call: VenueCall, why: str, retry_after: float) -> Forwarded:
-    """It got no turn in time."""
-    error = VenueLimited(f"{why}; nothing was sent", retry_after=retry_after)
-    return Forwarded(attempts=0, error=error, execution="not_sent" if call.write else "")
-
-
-def _left(call: VenueCall) -> Forwarded:
-    """Its caller went while it waited, and could not be told what becomes of it."""
-    return _refused(call, "the caller closed its connection while it waited", 1.0)
-
-
 def _stays() -> bool:
     return False
 
@@ -428,40 +374,3 @@ def _planned_as(route: VenueRoute, call: VenueCall) -> RequestClass:
     if call.request_class is RequestClass.VENUE_SIGNED_READ and route.requests.ordered_by(call):
         return RequestClass.STATEFUL
     return call.request_class
-
-
-def _answer(route: VenueRoute, call: VenueCall, tries: list[_Try], attempt: _Try) -> Forwarded:
-    """The venue's own answer, with what we know of its outcome."""
-    reply, reading = attempt.reply, attempt.reading
-    assert reply is not None
-    answer = Forwarded(
-        reply.status,
-        reply.headers,
-        reply.body,
-        reply.stream,
-        attempt.permit.state.endpoint.id,
-        len(tries),
-        word=reading.word,
-    )
-    if len(tries) > 1 or reading.word is not Word.ANSWER:
-        answer.records = tuple(item.record for item in tries)
-    if attempt.permit.last_resort:
-        answer.degraded = "last_resort"
-    if call.write:
-        answer.execution = "done" if reading.settled else "unknown"
-        if answer.execution == "unknown":
-            answer.found_by = route.requests.found_by(call)
-    return answer
-
-
-def _close(tries: list[_Try]) -> None:
-    """What came before is not wanted any more: streams hold their connections."""
-    for attempt in tries:
-        if attempt.reply is not None and attempt.reply.stream is not None:
-            attempt.reply.stream.close()
-            attempt.reply = None
-
-
-def _refusals(route: VenueRoute, call: VenueCall, now: float) -> str:
-    refused = {i: reason.value for i, reason, _ in route.pool.ranking_for(call, now).refused}
-    return ", ".join(f"{e.id}: {refused.get(i, 'no_slot')}" for i, e in enumerate(route.pool.endpoints))
