@@ -152,6 +152,13 @@ class WeightLimits:
                     at = max(at, now + missing / rule.rate)
         return at
 
+    def spacing(self, charges: Charges) -> float:
+        """Seconds between two such requests that by themselves would use up a limit; 0: none counts them."""
+        rules = ((self._rules.get(name), amount) for name, _, amount in charges)
+        return max(
+            (rule.window * amount / rule.limit.amount for rule, amount in rules if rule is not None), default=0.0
+        )
+
     def waits_alone(self, charges: Charges, priority: Priority, now: float) -> bool:
         """Only limits of its own path or account keep it: whoever asks for something else may go before it."""
         if now < self.held_until:

@@ -197,6 +197,47 @@ def test_what_an_answer_means(name: str, status: int, body: bytes, write: bool, 
         assert reading.hold_for > 0
 
 
+SHAPES = {
+    "binance": (b"{}", b'{"serverTime":1}', b'[{"symbol":"A","price":"1"}]', b'{"lastUpdateId":1,"bids":[],"asks":[]}',
+                b'{"symbol":"A","orderId":1,"clientOrderId":"c1","status":"NEW","fills":[]}'),
+    "binance_usdm": (b"{}", b'{"symbol":"A","bidPrice":"1","time":1}', b'{"listenKey":"k"}', b"[]",
+                     b'{"orderId":1,"clientOrderId":"c1","status":"NEW"}'),
+    "okx": (b'{"code":"0","data":[{"ts":"1"}],"msg":""}', b'{"code":"0","data":[],"msg":""}',
+            b'{"code":"0","data":[{"clOrdId":"c1","ordId":"1","sCode":"0","sMsg":""}],"msg":""}',
+            b'{ "msg": "", "data": [{"sCode": "0"}, {"sCode": "0"}], "code": "0" }'),
+    "bybit": (b'{"retCode":0,"retMsg":"OK","result":{"list":[]},"retExtInfo":{},"time":1}',
+              b'{"retMsg":"OK","retCode":0,"retExtInfo":{"list":[{"code":0},{"code":0}]}}'),
+    "kucoin": (b'{"code":"200000","data":1}', b'{"data":{"orderId":"1"},"code":"200000"}'),
+    "kraken": (b'{"error":[],"result":{"status":"online"}}', b'{"error":[],"result":{"txid":["O1"],"descr":{}}}',
+               b'{"error":[],"result":{"orders":[{"txid":"O1"},{"txid":"O2"}]}}'),
+    "coinbase_exchange": (b'{"iso":"x","epoch":1.5}', b'[[1,2,3,4,5,6]]', b'{"id":"1","status":"pending"}', b'"1"'),
+    "coinbase_advanced": (b'{"iso":"x","epochMillis":"1"}', b'{"accounts":[],"has_next":false}',
+                          b'{"success":true,"failure_reason":"UNKNOWN_FAILURE_REASON","order_id":"1",'
+                          b'"success_response":{"order_id":"1","client_order_id":"c1"}}',
+                          b'{"results":[{"success":true,"failure_reason":"UNKNOWN_CANCEL_FAILURE_REASON"}]}'),
+    "bitget": (b'{"code":"00000","msg":"success","requestTime":1,"data":{"serverTime":"1"}}',
+               b'{"code":"00000","data":{"successList":[{"orderId":"1"}],"failureList":[]}}'),
+    "mexc": (b"{}", b'{"serverTime":1}', b'{"symbol":"A","orderId":"C02"}', b'[{"symbol":"A","orderId":"1"}]'),
+    "gate": (b'{"server_time":1}', b'[{"currency_pair":"A_B","last":"1"}]', b'{"id":"1","text":"t-c1","status":"open"}',
+             b'[{"succeeded":true,"label":"","message":"","id":"1"}]'),
+    "gemini": (b'["btcusd"]', b'{"bid":"1","ask":"2"}', b'{"order_id":"1","is_live":true}', b'{"result":"ok"}'),
+    "dydx": (b'{"height":"1","time":"x"}', b'{"bids":[],"asks":[]}'),
+    "hyperliquid": (b'{"BTC":"1"}', b'[{"coin":"BTC"}]', b'{"status":"ok","response":{"type":"default"}}',
+                    b'{"status":"ok","response":{"type":"order","data":{"statuses":[{"resting":{"oid":1}},"success"]}}}'),
+    "robinhood": (b'{"results":[]}', b'{"id":"1","state":"open"}'),
+}  # fmt: skip
+"""Answers that say yes, one of each kind, as each exchange's documents show them."""
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_says_yes_is_an_answer_to_reads_and_settles_writes(name: str) -> None:
+    for body in SHAPES[name]:
+        read = ANSWERS[name].read(200, (), body, False, 1.7e9)
+        assert read.word is Word.ANSWER, body
+        write = ANSWERS[name].read(200, (), body, True, 1.7e9)
+        assert (write.word, write.settled) == (Word.ANSWER, True), body
+
+
 HOLDS = [
     # venue, status, headers, body, seconds
     ("binance", 429, ((b"Retry-After", b"7"),), b"{}", 7.0),
@@ -219,6 +260,7 @@ HOLDS = [
     ("kraken", 200, (), b'{"error":["EService: Throttled: 1700000030"]}', 30.0),
     ("gemini", 503, ((b"Retry-After", b"7200"),), b'{"reason":"Maintenance"}', 30.0),  # it may be back before
     ("okx", 200, (), b'{"code":"50011"}', 2.0),
+    ("okx", 429, (), b"<html><title>Access denied | www.okx.com used Cloudflare", 60.0),
 ]  # fmt: skip
 
 

@@ -137,6 +137,14 @@ def test_what_waits_for_a_limit_of_its_own_is_told_from_what_waits_for_all() -> 
     assert not live.waits_alone(mine, Priority.ORDER, 199.0)
 
 
+def test_how_far_apart_requests_are_that_use_up_a_limit() -> None:
+    live = limits(SETTINGS, WeightLimit("calls", 20, 4))
+    assert live.spacing((("weight", "", 6.0),)) == pytest.approx(0.61)
+    assert live.spacing((("weight", "", 6.0), ("calls", "", 1.0))) == pytest.approx(0.61)
+    assert live.spacing((("weight", "", 1.0), ("calls", "", 4.0))) == pytest.approx(1.0)
+    assert live.spacing((("unknown", "", 4.0),)) == 0.0
+
+
 def test_the_slack_of_a_short_window_is_short() -> None:
     live = WeightLimits([WeightLimit("orders", 10, 1)], SETTINGS, 0.0)
     orders = (("orders", "", 9.5),)
