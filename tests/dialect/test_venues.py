@@ -275,8 +275,7 @@ def test_how_long_everybody_waits(
     ("name", "headers", "used"),
     [
         ("binance", ((b"X-MBX-USED-WEIGHT-1M", b"77"),), (("weight", 77.0),)),
-        ("binance", ((b"x-mbx-order-count-10s", b"3"), (b"x-mbx-order-count-1d", b"9")),
-         (("orders", 3.0), ("orders_1d", 9.0))),
+        ("binance", ((b"x-mbx-order-count-10s", b"3"), (b"x-mbx-order-count-1d", b"9")), (("orders", 3.0),)),
         ("bybit", ((b"X-Bapi-Limit", b"20"), (b"X-Bapi-Limit-Status", b"15")), (("private", 2.5),)),  # a quarter
         ("kucoin", ((b"gw-ratelimit-limit", b"4000"), (b"gw-ratelimit-remaining", b"3900")),
          (("public", 50.0), ("spot", 100.0))),
