@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway.clock import monotonic, wall_seconds
 from gateway.drill.venues.exchange import Reply, Strike
 from tests.scenarios.house import run
 from tests.scenarios.test_order_safety import KEY, binance_house, order, signed
-from tests.scenarios.venue_house import PLAIN_VENUE, Came, RawCaller, answer, venue_house
+from tests.scenarios.venue_house import PLAIN_VENUE, Came, RawCaller, VenueHouse, answer, venue_house
 
 LIMIT, WINDOW = 1200, 10.0  # weight within seconds
 WATCHERS, HUNGRY, TRADERS = 130, 60, 10
@@ -288,6 +290,38 @@ def test_a_signed_request_is_not_held_past_its_window(tmp_path: Path) -> None:
             assert monotonic() - began > 2.0
             assert venue.accounts.executed[KEY, "s1"] == 0
             caller.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("ahead", [-30.0, 0.0, 30.0])
+def test_how_long_a_signature_lives_is_told_by_the_exchanges_clock(tmp_path: Path, ahead: float) -> None:
+    """Bots keep to the exchange's time; ours may be wrong, and would refuse good orders or hold dead ones."""
+    health = {"clock": {"target": "/time", "at": "t"}}
+    venue = {**PLAIN_VENUE, "health": health}
+
+    def say(came: Came) -> bytes:
+        if came.target == b"/time":
+            return answer(b'{"t":%d}' % ((wall_seconds() + ahead) * 1e3))
+        return answer(b"{}", 429, (b"Retry-After", b"1")) if came.target == b"/still" else answer()
+
+    async def scenario() -> None:
+        async with venue_house(tmp_path, venue=venue, route_extra="    venues: {probe_every: 500ms}\n") as house:
+            for server in house.servers:
+                server.say = say
+            await until(lambda: all(abs(h["clock_ahead_ms"] - ahead * 1e3) < 1000 for h in hosts(house)))
+            caller = await RawCaller.open(house.port)
+            await caller.call("GET", "/plain/still", b"", ("X-Seawall-Timeout", "100ms"))
+            for age, status, told in ((4.0, 503, b"not_sent"), (0.0, 200, b"done")):
+                stamp = round((wall_seconds() + ahead - age) * 1e3)
+                body = b"id=1&timestamp=%d&signature=f" % stamp
+                got, headers, _ = await caller.call("POST", "/plain/order", body, ("X-Key", "k"))
+                assert (got, headers[b"x-seawall-execution"]) == (status, told)
+            caller.close()
+
+    def hosts(house: VenueHouse) -> list[dict[str, Any]]:
+        told = house.status()["venue"]["hosts"].values()
+        return [host if host["clock_ahead_ms"] is not None else {"clock_ahead_ms": 1e9} for host in told]
 
     run(scenario())
 
