@@ -166,8 +166,8 @@ class ErrorRule(Struct, frozen=True, forbid_unknown_fields=True):
     """What certain answers mean.  All conditions given must hold; the first rule that fits wins.
 
     `status` is a number or ``5xx``; a code may end in ``*``; `text` is looked for in lower case.  `hold` is how
-    many seconds one waits when the answer names no time, and `each` who: everybody (empty), those who ask for the
-    same path, or the account.
+    many seconds one waits when the answer names no time, `least` whatever it names, and `each` who: everybody
+    (empty), those who ask for the same path, or the account.
     """
 
     word: Word
@@ -176,6 +176,7 @@ class ErrorRule(Struct, frozen=True, forbid_unknown_fields=True):
     text: tuple[str, ...] = ()
     on: str = ""  # reads or writes
     hold: NotNegative = 0.0
+    least: NotNegative = 0.0
     each: str = ""
 
 

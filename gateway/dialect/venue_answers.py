@@ -204,7 +204,7 @@ class Answers:
         word = rule.word
         hold = 0.0
         if word in (Word.THROTTLED, Word.BANNED, Word.BUSY, Word.MAINTENANCE):
-            hold = self._wait(headers, text, wall, rule.hold)
+            hold = max(rule.least, self._wait(headers, text, wall, rule.hold))
             if word is Word.MAINTENANCE:
                 hold = min(hold, LONGEST_REST)
         code = next((c for c in codes if c and c not in self._success and c.lstrip("-").isalnum()), "")

@@ -253,6 +253,7 @@ HOLDS = [
     ("bybit", 200, ((b"X-Bapi-Limit-Reset-Timestamp", b"1700000000750"),), b'{"retCode":10006}', 0.75),
     ("bybit", 200, ((b"X-Bapi-Limit-Reset-Timestamp", b"1699999999000"),), b'{"retCode":10006}', 1.0),
     ("bybit", 403, (), b"access too frequent", 600.0),
+    ("bybit", 403, ((b"Retry-After", b"1"),), b'{"retCode":10018,"retMsg":"Access too frequent"}', 600.0),
     ("gate", 429, ((b"X-Gate-RateLimit-Reset-Timestamp", b"1700000003"),), b'{"label":"TOO_MANY_REQUESTS"}', 3.0),
     ("coinbase_advanced", 429, ((b"x-ratelimit-reset", b"2"),), b"{}", 2.0),
     ("dydx", 429, ((b"RateLimit-Reset", b"4"),), b"{}", 4.0),
