@@ -210,7 +210,8 @@ class Forwarder:
         if reading.word is Word.ANSWER:
             permit.settle(Outcome.SUCCESS, "answer", now)
         else:
-            effect = Reading(reading.kind) if reading.kind is ReplyKind.GONE else None
+            shut = reading.kind is ReplyKind.GONE and not call.signed  # a no to one account is no fact of the host
+            effect = Reading(reading.kind) if shut else None
             permit.settle(reading.kind.counts, reading.kind.value, now, effect)
         return Try(permit, kind, now, reply, reading)
 

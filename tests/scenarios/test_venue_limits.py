@@ -416,6 +416,25 @@ def test_who_shares_a_request_gets_its_answer_when_who_began_it_leaves(tmp_path:
     run(scenario())
 
 
+def test_an_account_that_is_not_served_where_it_lives_shuts_no_host_for_others(tmp_path: Path) -> None:
+    """Bybit says 10024 of a person, and of an address: probes tell which."""
+    venue = with_words({"codes": ["-7"], "word": "region"})
+
+    async def scenario() -> None:
+        async with venue_house(tmp_path, venue=venue, count=1) as house:
+            house.servers[0].say = lambda came: (
+                answer(b'{"code":-7}', 403) if came.header(b"x-key") == b"abroad" else answer()
+            )
+            caller = await RawCaller.open(house.port)
+            for _ in range(20):
+                for key, expected in (("abroad", 403), ("home", 200)):
+                    status, _, body = await caller.call("POST", "/plain/order", b"id=1", ("X-Key", key))
+                    assert status == expected, body
+            caller.close()
+
+    run(scenario())
+
+
 def test_a_path_that_one_account_asks_too_often_is_open_to_others(tmp_path: Path) -> None:
     """OKX counts what a user asks of a path: 50011 is one bot's affair."""
     venue = with_words({"codes": ["-9"], "word": "throttled", "hold": 300, "each": "path"})
