@@ -130,7 +130,7 @@ class Answers:
         if write and len(parts) > 1:
             for part in parts:  # several orders in one request: one of unknown fate is enough
                 if not self._tells(part, status, text):
-                    kind = ReplyKind.SERVER_FAULT
+                    kind = ReplyKind.UNCLASSIFIED
                     return VenueReading(Word.UNKNOWN, kind, False, f"HTTP {status}, a part unknown", used=used)
         rule = self._fitting(status, codes, text, write)
         if rule is not None:

@@ -23,6 +23,7 @@ from gateway.errors import (
     GatewayError,
     NoEndpoint,
     OutcomeUnknown,
+    VenueLimited,
 )
 from gateway.model import Outcome, Reading, ReplyKind, RequestClass, Sent
 from gateway.policy.plan import CallerGone, Command, Deliver, Ended, Fail, Launch, NothingLeft, Plan
@@ -36,6 +37,7 @@ from gateway.upstream.tries import Try, answer_of, close_all, left, refusals, re
 from gateway.upstream.venue_route import VenueRoute
 
 MOST_INSPECTED = 1_000_000  # bytes of a compressed answer that are unpacked to be read
+MORE = 0.05  # seconds of time that are worth asking again for
 SIGNATURE_MARGIN = 0.5  # seconds before a signature's end in which nothing is sent any more: it has to travel
 _PRIORITIES = {
     Use.ORDER: Priority.ORDER,
@@ -94,13 +96,19 @@ class Forwarder:
 
         async def fetch() -> Forwarded:
             answer = await self._once(route, call, head, deadline_at, caller, _stays)
+            answer.until = deadline_at
             return await collected(answer)
 
         assert call.listed is not None
-        try:
-            answer, how = await route.shelf.get(key, call.listed.rest.fresh_for, deadline_at, fetch, size_of)
-        except TimeoutError:
-            return Forwarded(attempts=0, error=DeadlinePassed("the deadline passed; the same was being asked already"))
+        while True:
+            try:
+                answer, how = await route.shelf.get(key, call.listed.rest.fresh_for, deadline_at, fetch, size_of)
+            except TimeoutError:
+                error = DeadlinePassed("the deadline passed; the same was being asked already")
+                return Forwarded(attempts=0, error=error)
+            impatient = isinstance(answer.error, (DeadlinePassed, VenueLimited)) and answer.until < deadline_at - MORE
+            if how != "joined" or not impatient:
+                break  # who has more time than the one that asked asks again
         if how == "miss":
             answer.shared = how
             return answer

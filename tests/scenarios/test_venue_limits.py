@@ -435,6 +435,31 @@ def test_an_account_that_is_not_served_where_it_lives_shuts_no_host_for_others(t
     run(scenario())
 
 
+def test_who_has_more_time_than_the_one_that_began_gets_an_answer(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with venue_house(tmp_path, count=1) as house:
+            asked: list[Came] = []
+
+            def say(came: Came) -> bytes:
+                if came.target == b"/ticker":
+                    asked.append(came)
+                return b"" if came.target == b"/ticker" and len(asked) == 1 else answer(b'{"a":1}')
+
+            house.servers[0].say = say
+            hasty = await RawCaller.open(house.port)
+            patient = [await RawCaller.open(house.port) for _ in range(5)]
+            first = asyncio.ensure_future(hasty.call("GET", "/plain/ticker", b"", ("X-Seawall-Timeout", "300ms")))
+            await until(lambda: len(asked) == 1)
+            answers = await asyncio.gather(*(caller.call("GET", "/plain/ticker") for caller in patient))
+            assert [(status, body) for status, _, body in answers] == [(200, b'{"a":1}')] * 5
+            assert (await first)[0] in (502, 504)
+            assert len(asked) == 2
+            for caller in (hasty, *patient):
+                caller.close()
+
+    run(scenario())
+
+
 def test_a_path_that_one_account_asks_too_often_is_open_to_others(tmp_path: Path) -> None:
     """OKX counts what a user asks of a path: 50011 is one bot's affair."""
     venue = with_words({"codes": ["-9"], "word": "throttled", "hold": 300, "each": "path"})
