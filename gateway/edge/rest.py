@@ -85,7 +85,7 @@ class RestEdge:
                 head,
                 started_at + (min(timeout, MAX_TIMEOUT) if timeout is not None else deadline_for),
                 caller.key_name or call.account or _address(scope),
-                (lambda: connection.lost) if connection is not None else never,
+                (lambda: connection.left) if connection is not None else never,
             )
         finally:
             route.stats.inflight -= 1
@@ -209,7 +209,7 @@ def head_lines(
         if plain and name == b"accept-encoding":
             continue
         lines.append(b"%b: %b\r\n" % (names[position] if names is not None else name, value))
-    if size and not wish.framed:
+    if (size or wish.chunked) and not wish.framed:
         lines.append(b"Content-Length: %d\r\n" % size)
     return b"".join(lines)
 
@@ -223,7 +223,7 @@ def named_by_connection(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
     return found
 
 
-_KEPT = frozenset({b"close", b"keep-alive", b""})
+_KEPT = frozenset({b"close", b"keep-alive", b"content-length", b""})  # a body without its length is the next request
 
 
 def _tokens(value: bytes) -> frozenset[bytes]:

@@ -199,6 +199,34 @@ def test_a_call_behind_one_that_hangs_is_told_in_time_and_not_sent(tmp_path: Pat
     run(scenario())
 
 
+def test_asking_a_broken_host_leaves_most_of_a_small_limit_to_those_who_come_back(tmp_path: Path) -> None:
+    """Gemini allows two calls a second; a minute of asking twice a second would leave none for the recovery."""
+    limit = {"name": "public", "amount": 20, "window": 10, "counts": "calls", "on": "public"}
+    health = {"ping": "/ping"}
+    venue = {**PLAIN_VENUE, "limits": [limit], "health": health}
+    venue["calls"] = [*venue["calls"], {"do": ["GET /ping"], "use": "info"}]
+
+    async def scenario() -> None:
+        async with venue_house(tmp_path, venue=venue, count=1) as house:
+            broken = [True]
+            house.servers[0].say = lambda came: None if broken[0] else answer()
+            caller = await RawCaller.open(house.port)
+            for _ in range(6):
+                await caller.call("POST", "/plain/order", b"id=1")
+            await until(lambda: house.status()["verdicts"] != [], 5)
+            house.servers[0].came.clear()
+            await asyncio.sleep(3.0)
+            assert 1 <= len(house.came) <= 3
+            broken[0] = False
+            await until(lambda: house.status()["verdicts"] == [], 8)
+            for _ in range(3):
+                status, _, _ = await caller.call("GET", "/plain/still", b"", ("X-Seawall-Timeout", "500ms"))
+                assert status == 200
+            caller.close()
+
+    run(scenario())
+
+
 def test_a_host_whose_market_stands_still_gets_no_market_reads_until_it_moves(tmp_path: Path) -> None:
     venue = {**PLAIN_VENUE, "health": {"pulse": {"target": "/still", "at": "n", "still_after": 1.5}, "ping": "/ping"}}
 
