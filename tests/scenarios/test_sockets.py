@@ -6,12 +6,14 @@ import asyncio
 import json
 import os
 import re
+import resource
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.drill.node import HUGE_LOGS
 from tests.scenarios.caller import Caller
 from tests.scenarios.house import House, house, run
 from tests.scenarios.subscriber import Subscriber
@@ -382,6 +384,55 @@ def test_what_is_told_to_callers_is_json_and_text(tmp_path: Path) -> None:
             socket.send_frame(2, json.dumps({"jsonrpc": "2.0", "id": 1, "method": 5}).encode())
             socket.send_frame(1, b"[]")
             assert "result" in await socket.call("eth_chainId")
+            socket.close()
+
+    run(scenario())
+
+
+HUGE = {"jsonrpc": "2.0", "method": "eth_getLogs", "params": [{"address": HUGE_LOGS}]}
+
+
+def test_the_answers_of_a_batch_are_bounded_together(tmp_path: Path) -> None:
+    """Those that do not fit are errors of their own; the small ones are told, a subscription among them."""
+
+    async def scenario() -> None:
+        async with house(tmp_path, huge_bytes=3_000_000, extra="websockets: {answer: 7MB}\n") as h:
+            socket = await Subscriber.open(h.port)
+            items = [HUGE | {"id": number} for number in range(6)]
+            items.append({"jsonrpc": "2.0", "id": "s", "method": "eth_subscribe", "params": ["newHeads"]})
+            told = await socket.batch(items)
+            assert [answer["id"] for answer in told] == [*range(6), "s"]
+            assert ["result" in answer for answer in told] == [True, True, False, False, False, False, True]
+            assert {a["error"]["data"]["reason"] for a in told if "error" in a} == {"answer_too_large"}
+            await h.until(lambda: socket.results(told[6]["result"]), 5)
+            socket.close()
+
+    run(scenario())
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_large_answers_wait_for_each_other_and_small_ones_for_none(tmp_path: Path) -> None:
+    """A caller that asks for much at once and reads none of it is held by one answer, not by all of them."""
+
+    async def scenario() -> None:
+        size = 10_000_000
+        async with house(tmp_path, huge_bytes=size) as h:
+            socket = await Subscriber.open(h.port)
+            quick = await socket.subscribe("newHeads")
+            asked = [asyncio.ensure_future(socket.call("eth_getLogs", {"address": HUGE_LOGS})) for _ in range(8)]
+            before = resident()
+            socket.transport.pause_reading()
+            await asyncio.sleep(2.0)
+            grown = resident() - before
+            assert grown < 4 * size  # pieces, the whole, its frame; not eight of them
+            socket.transport.resume_reading()
+            assert all("result" in told for told in await asyncio.gather(*asked))
+            await h.until(lambda: socket.results(quick))
+            assert socket.closed_with is None
             socket.close()
 
     run(scenario())
