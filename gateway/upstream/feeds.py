@@ -1,7 +1,8 @@
 """The feeds of one route: who is subscribed to what, and the lines that events come over.
 
-Always true: equal subscriptions share one feed, where what comes does not depend on when it was asked for; a line is opened only to what the configuration names,
-and closed when nobody has needed it for a while; feeds and their callers outlive a reload.
+Always true: equal subscriptions share one feed, where what comes does not depend on when it was asked for;
+a line is opened only to what the configuration names, and closed when nobody has needed it for a while;
+feeds and their callers outlive a reload.
 Does not belong here: what one feed does (feed_heads, feed_logs, feed_plain).
 """
 
