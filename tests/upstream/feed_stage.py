@@ -122,8 +122,8 @@ class Stage:
             name = "r"
             stats = self.stats
 
-            class pool:  # noqa: N801 - how far the chain is
-                class blocks:  # noqa: N801
+            class pool:
+                class blocks:
                     book = self
 
         shown = Shown()
