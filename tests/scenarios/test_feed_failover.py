@@ -548,3 +548,23 @@ def test_each_failover_of_a_feed_has_its_trace_and_is_counted(tmp_path: Path) ->
         run(scenario())
     finally:
         collector.close()
+
+
+@pytest.mark.parametrize("fault", [Fault.RPC_INTERNAL, Fault.RESET_MID_BODY])
+def test_sockets_go_on_while_no_endpoint_answers_a_call(tmp_path: Path, fault: Fault) -> None:
+    """HTTP and WebSocket of a provider are different machines often enough."""
+
+    async def scenario() -> None:
+        async with brisk(tmp_path) as h:
+            watch = await Watch.begin(h)
+            await blocks(2)
+            for provider in h.providers:
+                provider.script.set(fault)
+            last = h.chain.head(monotonic()) + 12
+            await watch.reached(last, 12 * BLOCK_TIME + 2.0)  # live, not made good afterwards
+            assert h.fired() > 0
+            for provider in h.providers:
+                provider.script.clear()
+            watch.has_all(await watch.caught_up())
+
+    run(scenario())
