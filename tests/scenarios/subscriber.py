@@ -9,7 +9,7 @@ import os
 import struct
 import time
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 
 @lru_cache(maxsize=4096)  # one frame goes to all callers, so its text is read once
@@ -33,7 +33,7 @@ class Subscriber(asyncio.Protocol):
         self.refused = b""
 
     @classmethod
-    async def open(cls, port: int, path: str = "/local", headers: str = "") -> Subscriber:
+    async def open(cls, port: int, path: str = "/local", headers: str = "") -> Self:
         """Connect and shake hands.  Raises ConnectionRefusedError with the status line when not switched."""
         _, self = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", port)
         key = base64.b64encode(os.urandom(16)).decode()
