@@ -119,7 +119,10 @@ class Ask:
     def asked(self, scope: dict[str, Any]) -> Asked:
         """What is wished for the calls of this request."""
         connection = scope["extensions"].get("seawall.connection")
-        gone = (lambda: connection.lost) if connection is not None else never
+        return self.wished((lambda: connection.lost) if connection is not None else never)
+
+    def wished(self, gone: Callable[[], bool]) -> Asked:
+        """The same of a caller that `gone` knows of."""
         return Asked(seconds(self.timeout) if self.timeout is not None else None, self.traceparent, gone)
 
     def admitted(self, table: Table, path: str) -> tuple[RpcRoute, Caller, bytes | None]:

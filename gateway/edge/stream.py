@@ -17,7 +17,7 @@ from typing import Any
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import Request, decode, encode_batch, encode_error
 from gateway.edge.access import Caller
-from gateway.edge.calls import Asked, Calls, RpcRoute
+from gateway.edge.calls import Asked, Calls, RpcRoute, never
 from gateway.edge.observer import Observer
 from gateway.edge.rpc import Ask, Table
 from gateway.edge.socket import INTERNAL, POLICY, TRY_LATER, CallerSocket
@@ -80,7 +80,7 @@ class Streams:
         caller.require(target.route.name, 0, self.clock())
         if len(self.sessions) >= self.limits.sockets:
             raise TooManyConnections("too many WebSockets are open")
-        return Session(self, scope["path"], caller, key, ask.traceparent)
+        return Session(self, scope["path"], caller, key, ask.wished(never))
 
     def reloaded(self) -> None:
         """The table was replaced: sockets whose key is gone, or may not use their route any more, are closed."""
@@ -103,14 +103,13 @@ class Session:
         "subscribers",
     )  # fmt: skip
 
-    def __init__(
-        self, streams: Streams, path: str, caller: Caller, key: bytes | None, traceparent: bytes | None
-    ) -> None:
+    def __init__(self, streams: Streams, path: str, caller: Caller, key: bytes | None, asked: Asked) -> None:
         self._streams = streams
         self._path = path
         self._caller = caller
         self._key = key
-        self._asked = Asked(None, traceparent, self._gone)
+        self._asked = asked
+        asked.gone = self._gone
         self.socket: CallerSocket | None = None
         self.subscribers: dict[bytes, Subscriber] = {}
         self._assembling = asyncio.Lock()

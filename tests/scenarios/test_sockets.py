@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gateway.drill.faults import Fault
 from gateway.drill.node import HUGE_LOGS
 from tests.scenarios.caller import Caller
 from tests.scenarios.house import House, house, run
@@ -62,6 +63,27 @@ def test_calls_on_a_socket_are_answered_as_over_http(tmp_path: Path) -> None:
                     answer.pop("id")
                     answer.get("error", {}).get("data", {}).pop("attempts", None)
                 assert over_socket == over_http, method
+            socket.close()
+
+    run(scenario())
+
+
+def test_a_caller_names_its_patience_when_it_opens_the_socket_and_a_slow_call_keeps_no_other_waiting(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, deadline="20s", attempt_timeout="10s") as h:
+            socket = await Subscriber.open(h.port, headers="X-Seawall-Timeout: 800ms\r\n")
+            for provider in h.providers:
+                provider.script.set(Fault.HANG_BEFORE_HEAD, methods=("eth_call",))
+            began = time.monotonic()
+            slow = asyncio.ensure_future(socket.call("eth_call", {"to": "0x" + "11" * 20}, "latest"))
+            await asyncio.sleep(0.05)
+            assert "result" in await socket.call("eth_chainId")
+            assert time.monotonic() - began < 0.6
+            assert not slow.done()
+            assert "error" in await slow
+            assert 0.7 < time.monotonic() - began < 3.0
             socket.close()
 
     run(scenario())
