@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from gateway.clock import monotonic
 from gateway.edge.frames import frame_of
@@ -280,5 +282,42 @@ def test_stopping_takes_no_more_calls_and_ends_in_1001(answered: bool) -> None:
             await stopping
             for task in tasks:
                 task.cancel()
+
+    run(story())
+
+
+def test_compression_is_off_unless_it_is_configured() -> None:
+    async def story() -> None:
+        for configured in (False, True):
+            async with (
+                stage(lambda owner, text: owner.socket.send(text), SocketLimits(compression=configured)) as s,
+                connect(f"ws://127.0.0.1:{s.listener.port}/", compression="deflate") as client,
+            ):
+                assert bool(client.protocol.extensions) is configured
+                assert s.owners[0].socket.plain is not configured
+                await client.send('{"id":1}')
+                assert await client.recv() == '{"id":1}'
+                assert s.owners[0].socket.push_text(b'{"method":"x"}')
+                assert await client.recv() == '{"method":"x"}'
+
+    run(story())
+
+
+def test_a_deflate_bomb_ends_its_own_socket_before_it_is_unpacked() -> None:
+    async def story() -> None:
+        handed: list[int] = []
+        limits = SocketLimits(compression=True, message=1_000_000)
+        async with (
+            stage(lambda owner, text: handed.append(len(text)), limits) as s,
+            connect(f"ws://127.0.0.1:{s.listener.port}/", compression="deflate") as bomb,
+            connect(f"ws://127.0.0.1:{s.listener.port}/", compression="deflate") as other,
+        ):
+            await bomb.send("a" * 50_000_000)  # some 50 kB on the wire
+            with pytest.raises(ConnectionClosed) as closed:
+                await bomb.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1009
+            await other.send("{}")
+            await until(lambda: handed == [2])
 
     run(story())
