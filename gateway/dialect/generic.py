@@ -115,7 +115,8 @@ class GenericDialect(Eventless):
         if ends is None:
             return None
         label = self.methods.get(method).label
-        return passed_through(method, params, ends, "", label=label, numeric=method.endswith("Subscribe"))
+        numeric = method.endswith("Subscribe")
+        return passed_through(method, params, ends, "", label=label, numeric=numeric, shared=False)
 
     def ends_subscription(self, method: str) -> bool:
         return "unsubscribe" in method.lower() and method not in _UNANSWERABLE and plain_name(method)

@@ -120,9 +120,11 @@ class Ask:
     def asked(self, scope: dict[str, Any]) -> Asked:
         """What is wished for the calls of this request."""
         connection = scope["extensions"].get("seawall.connection")
-        gone = (lambda: connection.lost) if connection is not None else never
-        timeout = seconds(self.timeout) if self.timeout is not None else None
-        return Asked(timeout, self.traceparent, gone, scope["client"])
+        return self.wished((lambda: connection.lost) if connection is not None else never, scope["client"])
+
+    def wished(self, gone: Callable[[], bool], client: tuple[str, int] | None) -> Asked:
+        """The same of a caller that `gone` knows of, at the address of `client`."""
+        return Asked(seconds(self.timeout) if self.timeout is not None else None, self.traceparent, gone, client)
 
     def admitted(self, table: Table, path: str) -> tuple[RpcRoute, Caller, bytes | None]:
         """Whom this request is for, from whom, and by which key.  Raises CallerError for one that may not come in."""

@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator
 from random import Random
 
 from gateway.clock import monotonic
+from gateway.edge.frames import frame_of
 from gateway.edge.listener import Listener
-from gateway.edge.socket import CallerSocket, frame_of
+from gateway.edge.socket import CallerSocket
 from gateway.errors import ConnectionLost
 from gateway.limits import EdgeLimits, FeedSettings, SocketLimits
 from gateway.upstream.outbound import Outbound
@@ -36,9 +37,9 @@ class Echo:
         socket = self.socket
         if not socket.plain:
             protocol = socket._protocol
-            (protocol.send_text if socket._text else protocol.send_binary)(text)
+            (protocol.send_text if socket.text else protocol.send_binary)(text)
             socket._flush()
-        elif socket._text:
+        elif socket.text:
             socket.send(text)
         else:
             socket.push(b"\x82" + frame_of(text)[1:])

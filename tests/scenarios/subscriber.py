@@ -9,7 +9,7 @@ import os
 import struct
 import time
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 from tests.pace import PATIENCE
 
@@ -35,7 +35,7 @@ class Subscriber(asyncio.Protocol):
         self.refused = b""
 
     @classmethod
-    async def open(cls, port: int, path: str = "/local", headers: str = "") -> Subscriber:
+    async def open(cls, port: int, path: str = "/local", headers: str = "") -> Self:
         """Connect and shake hands.  Raises ConnectionRefusedError with the status line when not switched."""
         _, self = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", port)
         key = base64.b64encode(os.urandom(16)).decode()

@@ -23,6 +23,7 @@ from tests.scenarios.house import House, house, run
 from tests.scenarios.scripted_sockets import ScriptedSockets
 from tests.scenarios.subscriber import Subscriber
 from tests.scenarios.told import expected_logs, held, tree, walk
+from tests.telemetry.collector import Collector, attributes
 
 WS = ", ws: true"
 BLOCK_TIME = 0.25
@@ -535,5 +536,63 @@ def test_a_caller_that_does_not_read_during_a_gap_costs_nobody_else_an_event(tmp
             await h.until(lambda: h.gateway.sockets == 1)
             watch.has_all(await watch.caught_up())
             slow.socket.close()
+
+    run(scenario())
+
+
+def test_each_failover_of_a_feed_has_its_trace_and_is_counted(tmp_path: Path) -> None:
+    collector = Collector()
+    extra = f"telemetry: {{traces: {{endpoint: '{collector.url}', sample: 0, export_every: 50ms}}}}"
+
+    async def scenario() -> None:
+        async with brisk(tmp_path, extra=extra, route_extra=ONE_SOURCE) as h:
+            socket = await Subscriber.open(h.port)
+            heads = await socket.subscribe("newHeads")
+            stats = h.gateway.routes[0].stats
+            lost = []
+            for number in range(3):
+                await h.until(lambda: sources(h))
+                (source,) = sources(h)
+                lost.append(source.name)
+                source.strike_sockets(SocketFault.RESET)
+                await h.until(lambda number=number: stats.feed_failovers == number + 1)
+                await blocks(2)
+            walk(socket.results(heads))
+            text = h.gateway.metrics("")[0].decode()
+            assert 'seawall_feed_failovers_total{route="local"} 3.0' in text
+            assert 'seawall_subscriptions{route="local"} 1.0' in text
+            told = len(socket.results(heads))
+            assert stats.events_sent == told
+            socket.close()
+        spans = [span for span in collector.spans if not span.parent_span_id]
+        traced = [span for span in spans if "newHeads" in str(attributes(span).values())]
+        assert len(traced) == 3
+        for span, name in zip(traced, lost, strict=True):
+            tries = [attributes(s) for s in collector.spans if s.parent_span_id == span.span_id]
+            assert [name in str(one.values()) for one in tries] == [True, False]
+            assert "connection_lost" in str(tries[0].values())
+
+    try:
+        run(scenario())
+    finally:
+        collector.close()
+
+
+@pytest.mark.parametrize("fault", [Fault.RPC_INTERNAL, Fault.RESET_MID_BODY])
+def test_sockets_go_on_while_no_endpoint_answers_a_call(tmp_path: Path, fault: Fault) -> None:
+    """HTTP and WebSocket of a provider are different machines often enough."""
+
+    async def scenario() -> None:
+        async with brisk(tmp_path) as h:
+            watch = await Watch.begin(h)
+            await blocks(2)
+            for provider in h.providers:
+                provider.script.set(fault)
+            last = h.chain.head(monotonic()) + 12
+            await watch.reached(last, 12 * BLOCK_TIME + 2.0)  # live, not made good afterwards
+            assert h.fired() > 0
+            for provider in h.providers:
+                provider.script.clear()
+            watch.has_all(await watch.caught_up())
 
     run(scenario())

@@ -6,12 +6,15 @@ import asyncio
 import json
 import os
 import re
+import resource
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.drill.faults import Fault
+from gateway.drill.node import HUGE_LOGS
 from tests.pace import PATIENCE, at_most
 from tests.scenarios.caller import Caller
 from tests.scenarios.house import House, house, run
@@ -61,6 +64,27 @@ def test_calls_on_a_socket_are_answered_as_over_http(tmp_path: Path) -> None:
                     answer.pop("id")
                     answer.get("error", {}).get("data", {}).pop("attempts", None)
                 assert over_socket == over_http, method
+            socket.close()
+
+    run(scenario())
+
+
+def test_a_caller_names_its_patience_when_it_opens_the_socket_and_a_slow_call_keeps_no_other_waiting(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, deadline="20s", attempt_timeout="10s") as h:
+            socket = await Subscriber.open(h.port, headers="X-Seawall-Timeout: 800ms\r\n")
+            for provider in h.providers:
+                provider.script.set(Fault.HANG_BEFORE_HEAD, methods=("eth_call",))
+            began = time.monotonic()
+            slow = asyncio.ensure_future(socket.call("eth_call", {"to": "0x" + "11" * 20}, "latest"))
+            await asyncio.sleep(0.05)
+            assert "result" in await socket.call("eth_chainId")
+            assert time.monotonic() - began < 0.6
+            assert not slow.done()
+            assert "error" in await slow
+            assert 0.7 < time.monotonic() - began < 3.0
             socket.close()
 
     run(scenario())
@@ -383,6 +407,55 @@ def test_what_is_told_to_callers_is_json_and_text(tmp_path: Path) -> None:
             socket.send_frame(2, json.dumps({"jsonrpc": "2.0", "id": 1, "method": 5}).encode())
             socket.send_frame(1, b"[]")
             assert "result" in await socket.call("eth_chainId")
+            socket.close()
+
+    run(scenario())
+
+
+HUGE = {"jsonrpc": "2.0", "method": "eth_getLogs", "params": [{"address": HUGE_LOGS}]}
+
+
+def test_the_answers_of_a_batch_are_bounded_together(tmp_path: Path) -> None:
+    """Those that do not fit are errors of their own; the small ones are told, a subscription among them."""
+
+    async def scenario() -> None:
+        async with house(tmp_path, huge_bytes=3_000_000, extra="websockets: {answer: 7MB}\n") as h:
+            socket = await Subscriber.open(h.port)
+            items = [HUGE | {"id": number} for number in range(6)]
+            items.append({"jsonrpc": "2.0", "id": "s", "method": "eth_subscribe", "params": ["newHeads"]})
+            told = await socket.batch(items)
+            assert [answer["id"] for answer in told] == [*range(6), "s"]
+            assert ["result" in answer for answer in told] == [True, True, False, False, False, False, True]
+            assert {a["error"]["data"]["reason"] for a in told if "error" in a} == {"answer_too_large"}
+            await h.until(lambda: socket.results(told[6]["result"]), 5)
+            socket.close()
+
+    run(scenario())
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_large_answers_wait_for_each_other_and_small_ones_for_none(tmp_path: Path) -> None:
+    """A caller that asks for much at once and reads none of it is held by one answer, not by all of them."""
+
+    async def scenario() -> None:
+        size = 10_000_000
+        async with house(tmp_path, huge_bytes=size) as h:
+            socket = await Subscriber.open(h.port)
+            quick = await socket.subscribe("newHeads")
+            asked = [asyncio.ensure_future(socket.call("eth_getLogs", {"address": HUGE_LOGS})) for _ in range(8)]
+            before = resident()
+            socket.transport.pause_reading()
+            await asyncio.sleep(2.0)
+            grown = resident() - before
+            assert grown < 4 * size  # pieces, the whole, its frame; not eight of them
+            socket.transport.resume_reading()
+            assert all("result" in told for told in await asyncio.gather(*asked))
+            await h.until(lambda: socket.results(quick))
+            assert socket.closed_with is None
             socket.close()
 
     run(scenario())
