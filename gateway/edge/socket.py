@@ -3,7 +3,7 @@
 Always true: a message reaches the handler whole, within its limit, and as valid UTF-8 if it came as
 text; a caller that reads too slowly is told 1013 and dropped before more than its queue waits for it,
 and harms nobody else; a silent caller is pinged and then given up; nothing is read from a caller who
-has too much of its own under way.
+has too much of its own under way, or who does not read what it was answered.
 The frames themselves are the library's (RFC 6455, sans-I/O); only whole unmasked frames of events are
 made here, because one frame may go to ten thousand sockets.
 Does not belong here: JSON, routes, what a message means (stream).
@@ -79,8 +79,8 @@ class CallerSocket(asyncio.Protocol):
     """One WebSocket.  `under_way` counts the caller's own calls; its handler moves it."""
 
     __slots__ = (
-        "_decoder", "_drained", "_forget", "_handler", "_keeper", "_limits", "_message", "_paused",
-        "_pinged", "_protocol", "_reading", "_text", "_under_way", "closing", "deadline_at", "lost", "transport",
+        "_busy", "_decoder", "_drained", "_forget", "_handler", "_keeper", "_limits", "_message", "_paused", "_pinged",
+        "_protocol", "_reading", "_text", "_under_way", "_unread", "closing", "deadline_at", "lost", "transport",
     )  # fmt: skip
 
     refused = False  # what the listener asks of every connection
@@ -108,6 +108,8 @@ class CallerSocket(asyncio.Protocol):
         self._decoder: codecs.IncrementalDecoder | None = None
         self._paused = False
         self._reading = True
+        self._busy = False  # too much of its own is under way
+        self._unread = 0  # bytes that waited for it at the last look, while that is too much to hear more from it
         self._pinged = False
         self._drained: asyncio.Future[None] | None = None
         self._under_way = 0
@@ -151,6 +153,8 @@ class CallerSocket(asyncio.Protocol):
         self._flush()
         if protocol.close_expected() and not self.closing:
             self._part(CLOSE_WITHIN)
+        elif self._paused and self.transport.get_write_buffer_size() > self._limits.queue:
+            self._hear_no_more()
 
     def eof_received(self) -> bool:
         if not self.lost and not self._protocol.reader.eof:
@@ -170,6 +174,8 @@ class CallerSocket(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
+        self._unread = 0
+        self._regulate()
         self._wake()
 
     # --- reading ----------------------------------------------------------------------------------
@@ -208,15 +214,29 @@ class CallerSocket(asyncio.Protocol):
     @under_way.setter
     def under_way(self, count: int) -> None:
         self._under_way = count
-        if self.lost or self.transport.is_closing():
+        if count >= self._limits.in_flight:
+            self._busy = True
+        elif count <= self._limits.in_flight - READ_STEP:
+            self._busy = False
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Read the caller, or let it wait."""
+        reading = not (self._busy or self._unread)
+        if reading is self._reading or self.closing or self.lost or self.transport.is_closing():
             return
-        if self._reading and count >= self._limits.in_flight:
-            self._reading = False
-            self.transport.pause_reading()
-        elif not self._reading and count <= self._limits.in_flight - READ_STEP:
-            self._reading = True
+        self._reading = reading
+        if reading:
             self.transport.resume_reading()
             self._listen_on()
+        else:
+            self.transport.pause_reading()
+
+    def _hear_no_more(self) -> None:
+        """Pongs and errors would pile up for a caller that sends and does not read."""
+        self._unread = self.transport.get_write_buffer_size()
+        self._regulate()
+        self.deadline_at = self._keeper.loop.time() + self._limits.pong_within
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -291,7 +311,7 @@ class CallerSocket(asyncio.Protocol):
 
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():
-            if data and not self.lost:
+            if data and not (self.closing or self.lost):  # nothing follows a goodbye
                 self.transport.write(data)
 
     # --- endings ----------------------------------------------------------------------------------
@@ -324,9 +344,13 @@ class CallerSocket(asyncio.Protocol):
         self.deadline_at = self._keeper.loop.time() + self._limits.ping_every
 
     def expire(self, now: float) -> None:
-        """The deadline has passed: ping a silent caller; give up one that stayed silent."""
-        if self.closing or self._pinged:
+        """The deadline has passed: ping a silent caller; give up one that stayed silent, or reads nothing."""
+        waiting = self.transport.get_write_buffer_size()
+        if self.closing or self._pinged or waiting >= self._unread > 0:
             self.abort()
+        elif self._unread:
+            self._unread = waiting
+            self.deadline_at = now + self._limits.pong_within
         elif not self._reading:
             self.deadline_at = now + self._limits.ping_every  # it may have spoken; we are the ones who do not listen
         else:
