@@ -173,7 +173,10 @@ class Gateway:
             )
             public = self._listener(PublicApp(self._rpc, rest, public_pages(self)), self._upgrade)
             token = settings.operations.token
-            operations = self._listener(operations_pages(self, token.reveal() if token else None))
+            rpc = self._rpc
+            operations = self._listener(
+                operations_pages(self, token.reveal() if token else None, lambda: rpc.table.hosts)
+            )
             await public.start(*host_and_port(settings.listen))
             self._listeners.append(public)
             await operations.start(*host_and_port(settings.operations.listen))

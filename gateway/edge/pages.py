@@ -2,12 +2,14 @@
 drain for operators.  Owner of starlette.
 
 Always true: nothing here shows a URL or a key; the operations application asks for its token on
-every path but /livez, when one is configured; a page is made of the same state that chooses
+every path but /livez, when one is configured; without one it answers no browser page of another
+origin, and no name that was only made to point here; a page is made of the same state that chooses
 endpoints.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -17,6 +19,9 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route as Path
+
+from gateway.edge.access import Hosts
+from gateway.errors import UnknownHost
 
 
 class House(Protocol):
@@ -53,8 +58,9 @@ def public_pages(house: House) -> Starlette:
     )
 
 
-def operations_pages(house: House, token: str | None) -> Starlette:
-    """The operations listener: everything above, metrics, explain and drain."""
+def operations_pages(house: House, token: str | None, hosts: Callable[[], Hosts]) -> Starlette:
+    """The operations listener: everything above, metrics, explain and drain.  `hosts`: whom it answers for."""
+    guard = Middleware(_TokenGuard, token=token) if token else Middleware(_LocalGuard, hosts=hosts)
 
     async def metrics(request: Request) -> Response:
         body, content_type = house.metrics(request.headers.get("accept", ""))
@@ -84,7 +90,7 @@ def operations_pages(house: House, token: str | None) -> Starlette:
             Path("/drain", drain, methods=["POST"]),
             Path("/undrain", drain, methods=["POST"]),
         ],
-        middleware=[Middleware(_TokenGuard, token=token)] if token else [],
+        middleware=[guard],
     )
 
 
@@ -93,7 +99,7 @@ class _TokenGuard:
 
     def __init__(self, app: Callable[..., Awaitable[None]], token: str) -> None:
         self._app = app
-        self._token = token.encode()
+        self._digest = hashlib.sha256(token.encode()).digest()
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"] != "/livez":
@@ -101,8 +107,33 @@ class _TokenGuard:
             for name, value in scope["headers"]:
                 if name == b"authorization" and value[:7].lower() == b"bearer ":
                     presented = value[7:].strip()
-            if not hmac.compare_digest(presented, self._token):
+            if not hmac.compare_digest(hashlib.sha256(presented).digest(), self._digest):
                 await _problem(401, "operations need their token: Authorization: Bearer")(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class _LocalGuard:
+    """Plain ASGI: without a token whoever runs on this machine may ask, but no page in a browser of it.
+
+    Any page may have a browser send a POST to localhost, and a hostile name can be made to resolve to it.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]], hosts: Callable[[], Hosts]) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] != "/livez":
+            headers = dict(scope["headers"])
+            try:
+                self._hosts().require(headers.get(b"host", b""))
+            except UnknownHost as error:
+                await _problem(error.http_status, error.message)(scope, receive, send)
+                return
+            if b"origin" in headers or headers.get(b"sec-fetch-site") == b"cross-site":
+                text = "operations without a token are for programs on this machine, not for pages in a browser"
+                await _problem(403, text)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

@@ -10,11 +10,14 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway.drill.faults import Fault
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.redaction import Redactor, encodings
 from tests.scenarios.caller import Caller, ask, many
 from tests.scenarios.house import House, house, run
+from tests.scenarios.venue_house import venue_house
 from tests.telemetry.collector import Collector, attributes
 
 TOKEN = "a-token-for-tests-only"
@@ -64,6 +67,34 @@ def test_operations_need_their_token(tmp_path: Path) -> None:
                 assert (await get(operations, path, token="wrong" * 5))[0] == 401
                 assert (await get(operations, path))[0] == 200
             assert (await get(operations, "/livez", token=None))[0] == 200
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ("Host: localhost\r\n", 200),
+        ("Host: 127.0.0.1:4001\r\n", 200),
+        ("Host: localhost\r\nSec-Fetch-Site: none\r\n", 200),
+        ("Host: rebound.example\r\n", 421),
+        ("Host: localhost\r\nOrigin: https://page.example\r\n", 403),
+        ("Host: localhost\r\nOrigin: null\r\n", 403),
+        ("Host: localhost\r\nOrigin: chrome-extension://abc\r\n", 403),
+        ("Host: localhost\r\nSec-Fetch-Site: cross-site\r\n", 403),
+    ],
+)
+def test_without_a_token_no_page_in_a_browser_can_drain_an_endpoint(tmp_path: Path, headers: str, status: int) -> None:
+    async def scenario() -> None:
+        async with venue_house(tmp_path) as home:
+            reader, writer = await asyncio.open_connection("127.0.0.1", home.gateway.operations_port)
+            line = "POST /drain?route=plain&endpoint=h0 HTTP/1.1\r\n"
+            writer.write(f"{line}{headers}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            answer = await reader.read(-1)
+            writer.close()
+            assert int(answer.split(b" ")[1]) == status, answer
+            drained = home.gateway.venues[0].pool.states[0].drained_at is not None
+            assert drained is (status == 200)
 
     run(scenario())
 
