@@ -238,6 +238,8 @@ class Gateway:
         self._rpc.table = table
         if self._streams is not None:
             self._streams.reloaded()
+        if self._venue_sockets is not None:
+            self._venue_sockets.reloaded()
         self._config_state = {"loaded_at": round(wall_seconds(), 3), "problems": []}
         self._metrics.config_reloads.count("applied")
         self._metrics.keep_only({r.name: [e.id for e in r.pool.endpoints] for r in self.all_routes})
@@ -418,6 +420,8 @@ def _cannot_change(old: Settings, new: Settings) -> list[str]:
 
 
 async def _close_later(engines: list[Any]) -> None:
-    await asyncio.sleep(OLD_ENGINES_LIVE)
-    for engine in engines:
-        await engine.close()
+    try:
+        await asyncio.sleep(OLD_ENGINES_LIVE)
+    finally:  # a stop does not wait so long, and closes them all the same
+        for engine in engines:
+            await engine.close()

@@ -186,7 +186,12 @@ def admit(table: Table, located: Located, wish: Wish) -> Caller:
     table.hosts.require(wish.host)
     if wish.origin is not None or wish.fetch_site is not None:
         table.origins.require(wish.origin, wish.fetch_site)
-    return table.callers.identify(located.key if located.key is not None else wish.key)
+    return table.callers.identify(key_of(located, wish))
+
+
+def key_of(located: Located, wish: Wish) -> bytes | None:
+    """The key for us: in the path, or in a header of ours."""
+    return located.key if located.key is not None else wish.key
 
 
 def from_browser(origin: bytes) -> bool:

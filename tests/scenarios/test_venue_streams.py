@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -293,5 +294,64 @@ def test_a_venue_without_what_can_be_shared_gives_each_caller_a_stream_of_its_ow
                     await socket.send("a")
                     assert await received(socket) == "a"
             assert len(server.sockets) == 2
+
+    run(scenario())
+
+
+VENUE_KEYS = """
+keys:
+  bot: {key: "a-key-of-the-bot-0123456789"}
+  other: {key: "a-key-of-somebody-else-01234"}
+"""
+
+
+async def close_code(socket: ClientConnection) -> int | None:
+    try:
+        while True:
+            await received(socket)
+    except ConnectionClosed as closed:
+        return closed.rcvd.code if closed.rcvd is not None else None
+
+
+def test_a_key_that_is_taken_away_ends_its_streams_at_the_reload(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Scripted() as server, venue_house(tmp_path, streams=[server.url], extra=VENUE_KEYS) as house:
+            url = f"ws://127.0.0.1:{house.port}/plain/private"
+            bot = await opened(url, additional_headers={"X-Seawall-Key": "a-key-of-the-bot-0123456789"})
+            in_path = await opened(url.replace("/plain", "/key/a-key-of-the-bot-0123456789/plain"))
+            other = await opened(url, additional_headers={"X-Seawall-Key": "a-key-of-somebody-else-01234"})
+            for socket in (bot, in_path, other):
+                await socket.send("a")
+                assert await received(socket) == "a"
+            config = tmp_path / "seawall.yaml"
+            config.write_text(config.read_text().replace('  bot: {key: "a-key-of-the-bot-0123456789"}\n', ""))
+            assert await house.gateway.reload()
+            assert [await close_code(bot), await close_code(in_path)] == [1008, 1008]
+            await other.send("b")
+            assert await received(other) == "b"
+            await other.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own stream", "shared stream"])
+def test_a_route_of_an_exchange_that_is_removed_or_changed_ends_its_streams(tmp_path: Path, shared: bool) -> None:
+    async def scenario() -> None:
+        name = {"name": "binance"} if shared else {}
+        async with Scripted() as server, venue_house(tmp_path, streams=[server.url], **name) as house:
+            config = tmp_path / "seawall.yaml"
+            text = config.read_text()
+            more = "  spare:\n    venue: kraken\n    streams: []\n    endpoints: ['http://127.0.0.1:9']\n"
+            path = "plain/ws" if shared else "plain/private"
+            for change in ("weights", "removed"):
+                socket = await opened(f"ws://127.0.0.1:{house.port}/{path}")
+                await socket.send("hello" if not shared else '{"method":"SUBSCRIBE","params":["a@trade"],"id":1}')
+                await received(socket)
+                if change == "weights":
+                    config.write_text(text.replace("    hosts:", "    weights: {share: 50%}\n    hosts:"))
+                else:
+                    config.write_text(text[: text.index("routes:")] + "routes:\n" + more)
+                assert await house.gateway.reload()
+                assert await close_code(socket) == 1001, change
 
     run(scenario())
