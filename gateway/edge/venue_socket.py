@@ -21,7 +21,7 @@ from gateway.edge.rpc import Table
 from gateway.edge.socket import GOING_AWAY, INTERNAL, POLICY, CallerSocket
 from gateway.edge.venue_shared import SharedSession
 from gateway.edge.venues import Located
-from gateway.errors import CallerError, TooManyConnections, UnknownRoute
+from gateway.errors import BadHttp, CallerError, TooManyConnections, UnknownRoute
 from gateway.limits import SocketLimits
 from gateway.upstream.venue_streams import PassThrough, VenueStreams
 
@@ -75,6 +75,8 @@ class VenueSockets:
             raise UnknownRoute("this exchange has no streams at that path")
         if len(self.sessions) >= self.limits.sockets:
             raise TooManyConnections("too many WebSockets are open")
+        if b"#" in located.target:
+            raise BadHttp("the URL of a WebSocket has no fragment (RFC 6455 section 3)")
         headers = passed_on(scope, wish.connection)
         admission = Admission(key_of(located, wish), route.name, route.streams)
         shared = route.shared
@@ -90,7 +92,6 @@ class VenueSockets:
             located.target.decode("latin-1"),
             headers,
             max(self.limits.subscriptions, TOPICS_OF_A_SOCKET),
-            self.limits.message,
             self.start,
             self.left,
             lambda: self.observer.rejected("slow_consumer"),
@@ -146,15 +147,14 @@ class VenueSession:
         self.socket = socket
         streams = self._located.venue.route.streams
         assert streams is not None
-        self._through = PassThrough(streams, self._sockets.limits.message)
+        self._through = PassThrough(streams)
         self._task = self._sockets.start(self._pass(self._through, socket))
 
     def message(self, text: bytes) -> None:
         socket, through = self.socket, self._through
         if socket is None or through is None:
             return
-        through.put(text.decode() if socket.text else text)
-        socket.under_way += 1
+        socket.under_way += through.put(text.decode() if socket.text else text)
 
     def dropped(self) -> None:
         self._sockets.observer.rejected("slow_consumer")
