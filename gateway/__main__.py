@@ -32,6 +32,7 @@ from gateway.config.load import load, secrets_of, settings_for_urls, warnings_of
 from gateway.config.schema import json_schema
 from gateway.config.settings import Settings
 from gateway.drill.demo import demo_settings, run_demo
+from gateway.drill.simulated import not_yet_running
 from gateway.errors import ConfigError
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.redaction import Redactor
@@ -163,7 +164,7 @@ async def _serve(settings: Settings, config: Path | None, redactor: Redactor, se
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(gateway.reload()))
+    loop.add_signal_handler(signal.SIGHUP, gateway.reload_soon)
     await gateway.start()
     _say_ready(gateway)
     await stopping.wait()
@@ -185,9 +186,13 @@ def _say_ready(gateway: Gateway) -> None:
 
 
 async def _look_once(settings: Settings, look: Callable[[Gateway], T]) -> T:
-    """Start a gateway that nobody calls, look at it once, and stop it."""
+    """Start a gateway that nobody calls, look at it once, and stop it.  It may run beside one that serves the file."""
     free = settings.model_copy(
-        update={"listen": "127.0.0.1:0", "operations": settings.operations.model_copy(update={"listen": "127.0.0.1:0"})}
+        update={
+            "listen": "127.0.0.1:0",
+            "operations": settings.operations.model_copy(update={"listen": "127.0.0.1:0"}),
+            "simulated": not_yet_running(settings.simulated),
+        }
     )
     gateway = Gateway(free, None, Redactor(secrets_of(settings)))
     await gateway.start()
@@ -214,7 +219,7 @@ async def _demo(settings: Settings, seconds: float) -> None:
     route = next(iter(settings.routes))
     url = f"http://127.0.0.1:{gateway.public_port}/{route}"
     try:
-        counts = await run_demo(url, gateway.simulated, gateway.status, click.echo, monotonic, seconds)
+        counts = await run_demo(url, gateway.simulated.providers, gateway.status, click.echo, monotonic, seconds)
         click.echo(f"{counts.calls} calls, {counts.lost} lost")
     finally:
         await gateway.stop(drain_for=0.0)

@@ -282,12 +282,6 @@ def host_of(url: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def host_and_port(listen: str) -> tuple[str, int]:
-    """``127.0.0.1:4000`` or ``[::1]:4000`` apart."""
-    host, _, port = listen.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
 def _outbound(endpoint: EndpointSettings, forwards: bool) -> Outbound:
     return Outbound(
         forwards=forwards,

@@ -69,3 +69,25 @@ def test_check_names_the_domain_that_all_endpoints_share_by_their_names() -> Non
     assert "the same region, us-east-1" in warnings
     apart = settings_for_urls(("https://a.us-east-1.elb.amazonaws.com", "https://b.eu-west-1.elb.amazonaws.com"))
     assert "region" not in " ".join(warnings_of(apart))
+
+
+def test_probe_and_explain_work_beside_a_gateway_that_serves_the_same_file(tmp_path: Path) -> None:
+    config = simulated(tmp_path, 2, 2)
+    public, operations = free_ports(2)
+    listening = f"listen: 127.0.0.1:{public}\noperations: {{listen: '127.0.0.1:{operations}'}}\n"
+    config.write_text(listening + config.read_text())
+    with subprocess.Popen([sys.executable, "-m", "gateway", "serve", str(config)], stderr=subprocess.PIPE) as serving:
+        try:
+            assert serving.stderr is not None
+            assert any(b"ready on" in line for line in serving.stderr), "it did not start"
+            done = seawall("probe", str(config))
+            assert done.returncode == 0, done.stderr
+            assert "all well" in done.stdout
+            done = seawall("explain", str(config), "local", "eth_call")
+            assert "chosen from" in done.stdout, done.stderr
+            done = seawall("serve", str(config))
+            assert done.returncode == 1
+            assert "cannot listen on 127.0.0.1:" in done.stderr
+        finally:
+            serving.terminate()
+            serving.communicate(timeout=30)

@@ -33,6 +33,7 @@ def crosscheck(document: Document) -> None:
         _endpoints(document, name, mapping(route), mapping(data.get("providers")))
     _references(document, data, routes)
     _listeners(document, data)
+    _simulated(document, data)
     _browsers(document, data)
     _keys(document, data)
 
@@ -213,14 +214,6 @@ def _listeners(document: Document, data: dict[str, Any]) -> None:
         first = taken.setdefault(address, path)
         if first != path and not address.endswith(":0"):
             document.tell(path, f"the same address as {shown_path(first)}")
-    block_times: dict[Any, tuple[str, Any]] = {}
-    for name, entry in mapping(data.get("simulated")).items():
-        chain_id, block_time = mapping(entry).get("chain_id", 31337), mapping(entry).get("block_time", 2.0)
-        if isinstance(chain_id, int) and isinstance(block_time, (str, int, float)):
-            first_name, first_time = block_times.setdefault(chain_id, (name, block_time))
-            if str(first_time) != str(block_time):
-                path = ("simulated", name, "block_time")
-                document.tell(path, f"differs from that of {first_name}, which simulates the same chain")
 
 
 def _addresses(data: dict[str, Any]) -> Iterator[tuple[PathKey, str]]:
@@ -261,6 +254,28 @@ def _keys(document: Document, data: dict[str, Any]) -> None:
         key = mapping(entry).get("key")
         if isinstance(key, str) and key and seen.setdefault(key, name) != name:
             document.tell(("keys", name, "key"), f"the same key as that of {seen[key]}")
+
+
+# --- what is simulated ----------------------------------------------------------------------------------
+
+
+def _simulated(document: Document, data: dict[str, Any]) -> None:
+    block_times: dict[Any, tuple[str, Any]] = {}
+    for name, entry in mapping(data.get("simulated")).items():
+        if mapping(entry).get("venue") is not None:
+            listen = mapping(entry).get("listen")
+            if isinstance(listen, str) and listen.rpartition(":")[0] not in ("127.0.0.1", "localhost"):
+                document.tell(("simulated", name, "listen"), "pretended exchanges listen on 127.0.0.1 only")
+            for given in ("chain_id", "block_time", "latency", "client_version"):
+                if given in mapping(entry):
+                    document.tell(("simulated", name, given), "is about a chain, and this is a host of an exchange")
+            continue
+        chain_id, block_time = mapping(entry).get("chain_id", 31337), mapping(entry).get("block_time", 2.0)
+        if isinstance(chain_id, int) and isinstance(block_time, (str, int, float)):
+            first_name, first_time = block_times.setdefault(chain_id, (name, block_time))
+            if str(first_time) != str(block_time):
+                path = ("simulated", name, "block_time")
+                document.tell(path, f"differs from that of {first_name}, which simulates the same chain")
 
 
 def shown_path(path: PathKey) -> str:

@@ -243,3 +243,9 @@ SocketUrl = Annotated[
 ]
 StreamUrl = Annotated[SecretUrl, BeforeValidator(_stream_url), _AS_TEXT]
 ProxyUrl = Annotated[SecretUrl, BeforeValidator(_proxy_url), _AS_TEXT]
+
+
+def host_and_port(listen: str) -> tuple[str, int]:
+    """``127.0.0.1:4000`` or ``[::1]:4000`` apart."""
+    host, _, port = listen.rpartition(":")
+    return host.strip("[]"), int(port)

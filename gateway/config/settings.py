@@ -69,6 +69,7 @@ Transport = Annotated[TransportSettings, Section()]
 Feeds = Annotated[FeedSettings, Section()]
 Weights = Annotated[WeightSettings, Section()]
 Venues = Annotated[VenueSettings, Section()]
+SimulatedVenue = Literal["binance", "bybit", "coinbase_exchange", "kraken", "kucoin", "okx"]
 VenueFamily = Literal["market", "account", "order", "wallet", "other"]
 ChainId = Annotated[int, Measured(low=1, high=CHAIN_ID_LIMIT)]
 
@@ -388,9 +389,12 @@ class TelemetrySettings(Tree):
 
 
 class SimulatedSettings(Tree):
-    """A pretended provider inside the process, to try things without keys or network."""
+    """A pretended provider, or host of an exchange, inside the process, to try things without keys or network."""
 
-    listen: Address = Field(description="address, such as 127.0.0.1:4101")
+    listen: Address = Field(description="address, such as 127.0.0.1:4101; of an exchange's host: on 127.0.0.1")
+    venue: SimulatedVenue | None = Field(
+        default=None, description="an exchange in place of a chain; entries with the same one are hosts of it"
+    )
     chain_id: ChainId = Field(default=31337, description="providers with the same chain id share one chain")
     block_time: Annotated[float, Measured("s", 0.05, 3600)] = Field(default=2.0, description="time between two blocks")
     latency: Annotated[float, Measured("s", 0, 60)] = Field(default=0.0, description="time it takes to answer")

@@ -116,7 +116,7 @@ class Observer:
             self._chance.random(),
         ):
             tracer.write(_trace(route, call, answer, started_at, ended_at, trail))
-        if error is not None:
+        if error is not None and (isinstance(answer, Answer) or answer.execution != "unknown"):
             self._log_failure(route, call, answer, error, ended_at)
 
     def forwarded(
@@ -128,7 +128,7 @@ class Observer:
             self._quiet.log(
                 logger,
                 logging.WARNING,
-                f"a write to {route.name} may or may not have been executed",
+                f"a write to {route.name} may have been executed, or not",
                 self._clock(),
                 route=route.name,
                 method=call.method.label,
@@ -183,6 +183,11 @@ class Observer:
                     verdicts=tuple(verdict.kind.value for verdict in diagnose(route, now)),
                 )
             )
+
+    def settle(self, now: float) -> None:
+        """Tell how often something happened that was not logged each time, once it has ended.  About once a second."""
+        for message, swallowed in self._quiet.settle(now):
+            logger.info("%s: %d times more, not logged one by one", message, swallowed)
 
     def verdict(self, route: str, verdict: Verdict, came: bool) -> None:
         """Something is wrong with a route, or is not any more."""

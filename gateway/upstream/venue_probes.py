@@ -79,7 +79,12 @@ class VenueProber:
             lazy = IDLE_FACTOR if now - route.last_call_at > IDLE_AFTER else 1.0
             for state in route.pool.states:
                 live.add(id(state))
-                needed = state.down or state.exclusion_reason or not state.verified
+                needed = (
+                    state.down
+                    or state.exclusion_reason
+                    or not state.verified
+                    or route.pool.connectivity.suspected  # those whom nobody asks may know better (policy/connectivity)
+                )
                 every = NEED_EVERY if needed else route.settings.probe_every * lazy
                 self._start((id(state), "ping"), now, every, functools.partial(self._ping, route, state))
                 if health.pulse is not None and not state.down:

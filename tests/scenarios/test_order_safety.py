@@ -15,11 +15,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway.assembly import Gateway
 from gateway.clock import monotonic, wall_seconds
 from gateway.config.load import load, secrets_of
 from gateway.drill.venues.binance import Binance
-from gateway.drill.venues.exchange import Reply, SimulatedExchange, Strike
+from gateway.drill.venues.exchange import SimulatedExchange, Strike
+from gateway.drill.venues.wire import Reply
 from gateway.telemetry.redaction import Redactor
 from tests.scenarios.house import run
 from tests.scenarios.venue_house import RawCaller
@@ -201,7 +204,7 @@ def test_no_order_is_sent_twice_and_each_is_labelled_as_the_exchange_knows_it(tm
             killed_at[0] = monotonic()
             exchange.kill(host)
             await asyncio.sleep(0.2)
-            await exchange.up(host)
+            exchange.open(host)
 
     async def scenario() -> None:
         route = f"    breaker: {CALM}\n"
@@ -249,3 +252,25 @@ def test_orders_go_to_the_other_host_only_when_nothing_was_sent(tmp_path: Path) 
             caller.close()
 
     run(scenario())
+
+
+def test_an_order_of_unknown_outcome_is_one_line_of_the_log_and_says_how_to_find_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with binance_house(tmp_path, without=("orders",)) as (gateway, exchange, _):
+            caller = await RawCaller.open(gateway.public_port)
+            exchange.script = lambda host, data: Strike("cut", send=0) if b"/order" in data else None
+            _, headers, _ = await order(caller, "o7")
+            assert headers[b"x-seawall-execution"] == b"unknown"
+            caller.close()
+
+    run(scenario())
+    told = [
+        record
+        for record in caplog.records
+        if record.name == "seawall" and "may have been executed" in record.getMessage()
+    ]
+    told += [record for record in caplog.records if "outcome_unknown" in record.getMessage()]
+    assert len(told) == 1
+    assert "origClientOrderId=o7" in str(vars(told[0]))

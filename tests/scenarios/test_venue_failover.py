@@ -15,9 +15,10 @@ from gateway.assembly import Gateway
 from gateway.clock import monotonic, wall_seconds
 from gateway.config.load import load, secrets_of
 from gateway.drill.venues.binance import Binance
-from gateway.drill.venues.exchange import Reply, SimulatedExchange, Strike
+from gateway.drill.venues.exchange import SimulatedExchange, Strike
 from gateway.drill.venues.kraken import Kraken
 from gateway.drill.venues.kucoin import Kucoin
+from gateway.drill.venues.wire import Reply
 from gateway.telemetry.redaction import Redactor
 from tests.scenarios.house import run
 from tests.scenarios.test_order_safety import KEY, binance_house, order, signed
@@ -281,7 +282,7 @@ def test_an_outage_of_the_whole_tokyo_region_is_named_as_such(tmp_path: Path) ->
             assert status == 200
             for name, hosts in (("binance", 2), ("kucoin", 1)):
                 for host in range(hosts):
-                    await exchanges[name].up(host)
+                    exchanges[name].open(host)
             await until(lambda: verdicts("binance") == {} and verdicts("kucoin") == {}, 15)
             caller.close()
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.clock import monotonic, wall_seconds
-from gateway.drill.venues.exchange import Reply, Strike
+from gateway.drill.venues.exchange import Strike
+from gateway.drill.venues.wire import Reply
 from tests.scenarios.house import run
 from tests.scenarios.test_order_safety import KEY, binance_house, order, signed
 from tests.scenarios.venue_house import PLAIN_VENUE, Came, RawCaller, answer, venue_house
