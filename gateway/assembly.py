@@ -19,7 +19,7 @@ from typing import Any
 
 from gateway import __version__
 from gateway.clock import monotonic, wall_seconds
-from gateway.config.load import load, secrets_of
+from gateway.config.load import load, secrets_of, with_listen
 from gateway.config.scalars import host_and_port
 from gateway.config.settings import Settings
 from gateway.config.watch import watch
@@ -67,12 +67,19 @@ class Gateway:
     """A running gateway.  `await start()`, `await stop()`; in between it serves."""
 
     def __init__(
-        self, settings: Settings, config_path: Path | None, redactor: Redactor, seed: int | None = None
+        self,
+        settings: Settings,
+        config_path: Path | None,
+        redactor: Redactor,
+        seed: int | None = None,
+        listen: str | None = None,
     ) -> None:
+        """`listen`: the address for callers that `settings` have in place of the file's."""
         self.settings = settings
         self.draining = False
         self.simulated = Simulated({}, {})
         self._config_path = config_path
+        self._listen = listen
         self._redactor = redactor
         self._started_at = monotonic()
         self._config_state: dict[str, Any] = {"loaded_at": round(wall_seconds(), 3), "problems": []}
@@ -222,6 +229,8 @@ class Gateway:
             return False
         try:
             settings = load(self._config_path)
+            if self._listen is not None:
+                settings = with_listen(settings, self._listen)
             fixed = _cannot_change(self.settings, settings)
             if fixed:
                 raise ConfigError(

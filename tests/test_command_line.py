@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from gateway.config.load import settings_for_urls, warnings_of
 
@@ -58,9 +61,51 @@ def test_probe_says_what_is_wrong_and_ends_with_one_when_a_route_has_nobody(tmp_
 
 
 def test_top_without_a_gateway_says_so() -> None:
-    done = seawall("top", f"http://127.0.0.1:{free_ports(1)[0]}", "--once")
+    port = free_ports(1)[0]
+    for url in (f"http://127.0.0.1:{port}", f"127.0.0.1:{port}"):
+        done = seawall("top", url, "--once")
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"cannot look: no status from http://127.0.0.1:{port}")
+        assert "is a gateway listening there?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("listen", "told"),
+    [
+        ("4000", "--listen: expected host:port such as 127.0.0.1:4000"),  # else it would be every address there is
+        (":4000", "--listen: expected host:port such as 127.0.0.1:4000"),
+        ("nonsense", "--listen: expected host:port such as 127.0.0.1:4000"),
+        ("127.0.0.1:99999", "--listen: a port is at most 65535"),
+        ("127.0.0.1:4001", "--listen: 127.0.0.1:4001 is taken by something else"),
+        ("192.0.2.1:4000", "cannot start: cannot listen on 192.0.2.1:4000: "),
+    ],
+)
+def test_an_address_that_cannot_be_listened_on_is_told_in_one_line(listen: str, told: str) -> None:
+    done = seawall("serve", "-u", "http://127.0.0.1:9", "--listen", listen)
     assert done.returncode == 1
-    assert "is a gateway listening there?" in done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_gateway_whose_address_was_given_in_place_of_the_files_reloads_the_file(tmp_path: Path) -> None:
+    config = simulated(tmp_path, 2, 2)
+    public, operations = free_ports(2)
+    config.write_text(config.read_text() + f"operations: {{listen: '127.0.0.1:{operations}'}}\n")
+    listen = f"127.0.0.1:{public}"
+    command = [sys.executable, "-m", "gateway", "serve", str(config), "--listen", listen]
+    gateway = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert gateway.stderr is not None
+        for line in gateway.stderr:
+            if '"message":"ready on' in line:
+                gateway.send_signal(signal.SIGHUP)
+            if "configuration" in line:
+                assert "configuration applied" in line
+                break
+    finally:
+        gateway.terminate()
+        _, rest = gateway.communicate(timeout=20)
+    assert gateway.returncode == 0, rest
 
 
 def test_check_names_the_domain_that_all_endpoints_share_by_their_names() -> None:

@@ -68,9 +68,10 @@ def operations_pages(house: House, token: str | None, hosts: Callable[[], Hosts]
 
     async def explain(request: Request) -> Response:
         route, method = request.query_params.get("route", ""), request.query_params.get("method", "")
-        report = house.explain(route, method)
+        report = house.explain(route, method) if route else None
         if report is None:
-            return _problem(404, f"there is no route {route!r}; ?route=NAME&method=NAME")
+            told = f"there is no route {route!r}" if route else "which route?"
+            return _problem(404 if route else 400, f"{told}; ?route=NAME&method=NAME, names are in /status.json")
         return JSONResponse(report, headers=NO_STORE)
 
     async def drain(request: Request) -> Response:
@@ -91,7 +92,15 @@ def operations_pages(house: House, token: str | None, hosts: Callable[[], Hosts]
             Path("/undrain", drain, methods=["POST"]),
         ],
         middleware=[guard],
+        exception_handlers={404: _elsewhere, 405: _elsewhere},
     )
+
+
+async def _elsewhere(request: Request, _: Exception) -> Response:
+    """What there is, for who looks for something else."""
+    pages = "GET /status.json, /metrics, /explain, /readyz, /livez; POST /drain, /undrain"
+    posts = request.scope["path"] in ("/drain", "/undrain")
+    return _problem(405 if posts else 404, f"{'it takes a POST' if posts else 'there is no such page'}; {pages}")
 
 
 class _TokenGuard:
@@ -163,5 +172,5 @@ def _problem(status: int, message: str) -> Response:
 
 
 def _example(house: House) -> str:
-    routes = house.status()["routes"]
-    return f"/{routes[0]['name']}" if routes else "/"
+    """Where JSON-RPC goes: the first route of a chain."""
+    return next((f"/{route['name']}" for route in house.status()["routes"] if "venue" not in route), "/ROUTE")

@@ -99,6 +99,27 @@ def test_without_a_token_no_page_in_a_browser_can_drain_an_endpoint(tmp_path: Pa
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "told"),
+    [
+        ("GET", "/", 404, "GET /status.json, /metrics"),
+        ("GET", "/drain?route=local&endpoint=p0", 405, "it takes a POST"),
+        ("GET", "/explain", 400, "which route?"),
+        ("GET", "/explain?route=nope", 404, "there is no route 'nope'"),
+        ("POST", "/drain?route=local&endpoint=nope", 404, "ids are in /status.json"),
+    ],
+)
+def test_an_operator_who_asks_amiss_is_told_what_there_is(
+    tmp_path: Path, method: str, path: str, status: int, told: str
+) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path) as home:
+            got, text = await get(home.gateway.operations_port, path, method)
+            assert (got, told in text) == (status, True), text
+
+    run(scenario())
+
+
 def test_readiness_says_why_not(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with house(tmp_path, count=2) as home:
