@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import BadReply, read_reply
-from gateway.errors import AttemptError, UnknownRoute
+from gateway.errors import AttemptError, TooManySubscriptions, UnknownRoute
 from gateway.events import FeedKind, Subscription
 from gateway.limits import FeedSettings
 from gateway.model import AttemptRecord, Endpoint, Family, HeadReport, Reason
@@ -116,6 +116,8 @@ class Feeds:
     async def join(self, subscription: Subscription, listener: Listener) -> Feed:
         """Subscribe; what is told from now on reaches the listener.  Raises Refused or a GatewayError."""
         feed = self._feeds.get(subscription.key)
+        if feed is None and len(self._feeds) >= self._settings.kinds:
+            self._make_room()
         if feed is None or feed.finished:
             if feed is not None:
                 feed.close()
@@ -129,6 +131,13 @@ class Feeds:
             feed.leave(listener)
             raise
         return feed
+
+    def _make_room(self) -> None:
+        """One that is only kept gives way; filters come from callers.  Raises TooManySubscriptions."""
+        unused = next(((key, feed) for key, feed in self._feeds.items() if not feed.needed), None)
+        if unused is None:
+            raise TooManySubscriptions(f"a route carries at most {self._settings.kinds} different subscriptions")
+        self._forget(*unused)
 
     async def close(self) -> None:
         """The route is gone, or the gateway stops: everybody is told."""
