@@ -60,6 +60,7 @@ logger = logging.getLogger("seawall")
 VERIFY_AT_START = 3.0  # seconds given to the first look at all endpoints; whoever is late is asked again later
 POLL_AT_START = 1.0  # the same for their heads
 DIARY_EVERY = 1.0  # seconds between two looks at what is wrong
+SECRETS_LIVE = 600.0  # seconds after a reload in which the secrets that it took away are still masked
 OLD_ENGINES_LIVE = 60.0  # seconds after a reload in which calls begun before it may still use their way out
 
 
@@ -81,6 +82,7 @@ class Gateway:
         self._config_path = config_path
         self._listen = listen
         self._redactor = redactor
+        self._past_secrets: dict[str, float] = {}  # until when each is masked
         self._started_at = monotonic()
         self._config_state: dict[str, Any] = {"loaded_at": round(wall_seconds(), 3), "problems": []}
         self._chance = random.Random(seed)  # noqa: S311 - spreads load and probes; nothing secret hangs on it
@@ -236,7 +238,7 @@ class Gateway:
                 raise ConfigError(
                     [f"{self._config_path}: {name} cannot change while running; restart" for name in fixed]
                 )
-            self._redactor.replace([*secrets_of(self.settings), *secrets_of(settings)])
+            self._mask(settings)
             table = self._adopt(settings)
         except (ConfigError, ValueError, OSError) as error:
             problems = error.problems if isinstance(error, ConfigError) else [str(error)]
@@ -261,6 +263,13 @@ class Gateway:
     def reload_soon(self) -> None:
         """`reload` for whoever cannot wait, such as the handler of a signal."""
         self._spawn(self.reload())
+
+    def _mask(self, settings: Settings) -> None:
+        """Learn the secrets of `settings`, and keep those of before while what uses them may still speak."""
+        now = monotonic()
+        self._past_secrets = {secret: until for secret, until in self._past_secrets.items() if until > now}
+        self._past_secrets |= dict.fromkeys(secrets_of(self.settings), now + SECRETS_LIVE)
+        self._redactor.replace([*self._past_secrets, *secrets_of(settings)])
 
     # --- what the pages ask (edge.pages.House) ----------------------------------------------------
 

@@ -288,6 +288,23 @@ async def _all_failures(home: House) -> list[str]:
     return seen
 
 
+def test_a_secret_that_two_reloads_ago_was_in_use_is_still_masked(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        old = "keys: {a: {key: 'key-of-yesterday-0123456789'}}\n"
+        async with house(tmp_path, extra=old) as home:
+            text = home.config.read_text()
+            for new in ("key-of-this-morning-0123456789", "key-of-this-evening-0123456789"):
+                home.config.write_text(text.replace("key-of-yesterday-0123456789", new))
+                assert await home.gateway.reload()
+            log = io.StringIO()
+            put_back = configure_logging("info", "json", home.gateway._redactor, log)
+            logging.getLogger("seawall").info("key-of-yesterday-0123456789 key-of-this-evening-0123456789")
+            put_back()
+            assert json.loads(log.getvalue())["message"] == "*** ***"
+
+    run(scenario())
+
+
 def test_a_providers_error_text_that_repeats_our_key_is_scrubbed() -> None:
     redactor = Redactor(["topsecretkey-12345"])
     assert b"topsecret" not in redactor.scrub_bytes(b'{"code":-32000,"message":"bad key topsecretkey-12345"}')
