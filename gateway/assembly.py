@@ -286,6 +286,10 @@ class Gateway:
         report["sockets"] = self.sockets
         return report
 
+    def chains(self) -> list[str]:
+        """The names of the routes that take JSON-RPC."""
+        return [route.name for route in self.routes]
+
     def readiness(self) -> tuple[bool, list[str]]:
         return readiness(self.all_routes, monotonic(), self.draining)
 

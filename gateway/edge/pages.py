@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route as Path
 
+from gateway.clock import Clock, monotonic
 from gateway.edge.access import Hosts
 from gateway.errors import UnknownHost
 
@@ -28,6 +29,8 @@ class House(Protocol):
     """What the pages ask of the assembled gateway."""
 
     def status(self) -> dict[str, Any]: ...
+
+    def chains(self) -> list[str]: ...
 
     def readiness(self) -> tuple[bool, list[str]]: ...
 
@@ -39,20 +42,22 @@ class House(Protocol):
 
 
 NO_STORE = {"cache-control": "no-store"}
+SHOWN_FOR = 0.5  # seconds that strangers see the same report: with hundreds of endpoints it takes tens of ms to make
 
 
-def public_pages(house: House) -> Starlette:
+def public_pages(house: House, clock: Clock = monotonic) -> Starlette:
     """GET pages of the public listener."""
 
     async def not_found(request: Request, _: Exception) -> Response:
-        text = f"POST JSON-RPC to {_example(house)}; GET /status.json shows the routes\n"
+        example = next(iter(house.chains()), "ROUTE")
+        text = f"POST JSON-RPC to /{example}; GET /status.json shows the routes\n"
         return PlainTextResponse(text, 405 if request.method == "GET" else 404, {"allow": "POST, OPTIONS"})
 
     return Starlette(
         routes=[
             Path("/livez", _livez),
             Path("/readyz", _readyz(house)),
-            Path("/status.json", _status(house)),
+            Path("/status.json", _shared_status(house, clock)),
         ],
         exception_handlers={404: not_found, 405: not_found},
     )
@@ -167,10 +172,19 @@ def _status(house: House) -> Callable[[Request], Awaitable[Response]]:
     return status
 
 
+def _shared_status(house: House, clock: Clock) -> Callable[[Request], Awaitable[Response]]:
+    """The same for anybody who asks, made at most every `SHOWN_FOR` seconds however many ask."""
+    made_at, body = float("-inf"), b""
+
+    async def status(_: Request) -> Response:
+        nonlocal made_at, body
+        now = clock()
+        if now - made_at >= SHOWN_FOR:
+            made_at, body = now, bytes(JSONResponse(house.status()).body)
+        return Response(body, headers=NO_STORE, media_type="application/json")
+
+    return status
+
+
 def _problem(status: int, message: str) -> Response:
     return JSONResponse({"error": message}, status, NO_STORE)
-
-
-def _example(house: House) -> str:
-    """Where JSON-RPC goes: the first route of a chain."""
-    return next((f"/{route['name']}" for route in house.status()["routes"] if "venue" not in route), "/ROUTE")
