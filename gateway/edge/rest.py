@@ -259,7 +259,8 @@ def named_by_connection(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
     return found
 
 
-_KEPT = frozenset({b"close", b"keep-alive", b""})
+_KEPT = frozenset({b"close", b"keep-alive", b"", b"content-length"})
+"""Without its length a body would be taken for the next request: it stays, whatever Connection says."""
 
 
 def _tokens(value: bytes) -> frozenset[bytes]:

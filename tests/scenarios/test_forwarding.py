@@ -236,6 +236,22 @@ def test_hop_by_hop_fields_and_our_own_stay_here(tmp_path: Path) -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    "named", ["content-length", "close, Content-Length", "host, transfer-encoding, CONTENT-LENGTH"]
+)
+def test_no_request_is_smuggled_in_a_body_whose_length_is_named_by_connection(tmp_path: Path, named: str) -> None:
+    async def scenario() -> None:
+        async with venue_house(tmp_path, count=1) as house:
+            caller = await RawCaller.open(house.port)
+            inner = b"DELETE /order?id=1 HTTP/1.1\r\nHost: x\r\n\r\n"
+            status, _, _ = await caller.call("POST", "/plain/order", inner, ("Connection", named))
+            assert status == 200
+            assert [(came.line, came.body) for came in house.came] == [(b"POST /order HTTP/1.1", inner)]
+            caller.close()
+
+    run(scenario())
+
+
 def test_a_page_of_a_listed_origin_may_ask_and_is_told_so_once(tmp_path: Path) -> None:
     page = ("Origin", "https://app.example")
 
