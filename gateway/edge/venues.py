@@ -82,16 +82,16 @@ class Venues:
 
     def locate(self, target: bytes, host: bytes) -> Located | None:
         """The venue of a request's target and Host; None: it is for no venue.  Raises CallerError."""
-        if self._by_host:
-            found = self._by_host.get(host.partition(b":")[0].lower())
-            if found is not None:
-                return Located(found, target)
         key, rest, prefix = None, target, b""
         if target.startswith(KEY):
             word, slash, rest = target[len(KEY) :].partition(b"/")
             if not slash:
                 return None
             key, rest, prefix = unquote_to_bytes(word), slash + rest, KEY + word
+        if self._by_host:
+            found = self._by_host.get(host.partition(b":")[0].lower())
+            if found is not None:
+                return Located(found, rest, key, prefix)
         if rest.startswith(VIA):
             return self._via(rest[len(VIA) :], key, prefix + VIA)
         end = rest.find(b"/", 1)
