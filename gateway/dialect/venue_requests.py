@@ -12,10 +12,11 @@ Does not belong here: what an answer means (venue_answers), and anything that is
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_plus, unquote_to_bytes
 
 import msgspec
 
@@ -149,6 +150,15 @@ class Requests:
             if listed.rest.steps:
                 call.weight = self._weight(listed.rest, query)
         return call
+
+    def likenesses(self, call: VenueCall) -> list[Method]:
+        """What an unlisted call might be to a venue that is not strict about spelling: a policy denies these, too."""
+        path = call.target.partition(b"?")[0]
+        for _ in range(3):
+            path = unquote_to_bytes(path)
+        plain = b"/" + posixpath.normpath(path.partition(b";")[0]).strip(b"/")
+        found = (self._find(call.verb, spelling, call.body) for spelling in (plain, plain.lower()))
+        return [listed.method for listed in found if listed is not None]
 
     def charges(self, call: VenueCall) -> list[tuple[str, str, float]]:
         """What it costs: (limit, whose share of it, amount)."""

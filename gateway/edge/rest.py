@@ -15,11 +15,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway.clock import Clock
+from gateway.dialect.venue_requests import VenueCall
 from gateway.edge.access import Caller
 from gateway.edge.calls import MAX_TIMEOUT, never, seconds
 from gateway.edge.observer import Observer
 from gateway.edge.rpc import JSON, Table
-from gateway.edge.venues import Located
+from gateway.edge.venues import Located, VenueTarget
 from gateway.errors import AttemptError, CallerError, GatewayError, MethodRefused, error_data
 from gateway.model import Method
 from gateway.upstream.forward import Forwarder
@@ -71,7 +72,7 @@ class RestEdge:
             caller.require(route.name, 1, self._clock())
             body = (await receive()).get("body", b"")
             call = route.requests.call(verb, located.target, headers, body)
-            _require(venue.methods.require, call.method, verb, located.target)
+            _require(venue, call)
         except CallerError as error:
             self._observer.refused(error.reason)
             await refuse(send, error, table.origins.headers(origin))
@@ -272,16 +273,19 @@ def encode_problem(error: GatewayError) -> bytes:
     return json.dumps({"error": {"message": error.message, **error_data(error)}}).encode()
 
 
-def _require(require: Callable[[Method], None], method: Method, verb: bytes, target: bytes) -> None:
-    """The method policy, by the name of a listed call or by what was asked for."""
+def _require(venue: VenueTarget, call: VenueCall) -> None:
+    """The method policy, by the name of a listed call, or by what was asked for and by what that may be meant for."""
+    method, policy = call.method, venue.methods
     if method.known:
-        require(method)
+        policy.require(method)
         return
-    asked = f"{verb.decode('ascii', 'replace')} {target.partition(b'?')[0].decode('latin-1')}"
+    asked = f"{call.verb.decode('ascii', 'replace')} {call.path}"
     try:
-        require(Method(asked, method.request_class, method.family, known=False))
+        policy.require(Method(asked, method.request_class, method.family, known=False))
     except MethodRefused:
         raise MethodRefused("this call is not allowed here") from None
+    if any(policy.denies(like.name) for like in venue.route.requests.likenesses(call)):
+        raise MethodRefused("this call is not allowed here")
 
 
 def _point_here(answer: Forwarded, place: str, located: Located, host: bytes) -> None:

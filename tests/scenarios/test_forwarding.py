@@ -252,6 +252,29 @@ def test_no_request_is_smuggled_in_a_body_whose_length_is_named_by_connection(tm
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/order?id=1", "/%6Frder", "/%256Frder", "//order", "/order/", "/./order", "/x/../order", "/ORDER",
+        "/order;x=1", "/order%2F", "/%2Forder",
+    ],
+)  # fmt: skip
+def test_a_denied_call_is_denied_in_every_spelling(tmp_path: Path, target: str) -> None:
+    async def scenario() -> None:
+        async with venue_house(tmp_path, route_extra="    methods: {deny: ['POST /order']}\n") as house:
+            for way in (f"/plain{target}", f"/via/https://api.plain.test{target}"):
+                caller = await RawCaller.open(house.port)
+                status, _, body = await caller.call("POST", way, b"a=1")
+                assert (status, b"method_refused" in body) == (403, True), (way, status, body)
+                caller.close()
+            assert house.came == []
+            caller = await RawCaller.open(house.port)
+            assert (await caller.call("POST", "/plain/orders", b"a=1"))[0] == 200
+            caller.close()
+
+    run(scenario())
+
+
 def test_a_page_of_a_listed_origin_may_ask_and_is_told_so_once(tmp_path: Path) -> None:
     page = ("Origin", "https://app.example")
 
