@@ -28,7 +28,7 @@ from gateway import __version__
 from gateway.assembly import Gateway
 from gateway.cli.screens import probe_screen, top_screen
 from gateway.clock import monotonic
-from gateway.config.load import load, secrets_of, settings_for_urls, warnings_of
+from gateway.config.load import load, secrets_of, settings_for_urls, warnings_of, with_listen
 from gateway.config.schema import json_schema
 from gateway.config.settings import Settings
 from gateway.drill.demo import demo_settings, run_demo
@@ -61,10 +61,10 @@ def serve(config: Path | None, urls: tuple[str, ...], listen: str | None, seed: 
     with _problems_shown():
         settings = load(config) if config is not None else settings_for_urls(urls)
         if listen is not None:
-            settings = settings.model_copy(update={"listen": listen})
+            settings = with_listen(settings, listen)
         for warning in warnings_of(settings):
             click.echo(f"warning: {warning}", err=True)
-        _run(settings, config, seed)
+        _run(settings, config, seed, listen)
 
 
 @main.command()
@@ -76,7 +76,9 @@ def check(config: Path) -> None:
     for warning in warnings_of(settings):
         click.echo(f"{config}: warning: {warning}", err=True)
     endpoints = sum(len(route.endpoints) for route in settings.routes.values())
-    click.echo(f"{config}: ok, {len(settings.routes)} routes, {endpoints} endpoints")
+    routes = len(settings.routes)
+    counted = f"{routes} route{'s' * (routes != 1)}, {endpoints} endpoint{'s' * (endpoints != 1)}"
+    click.echo(f"{config}: ok, {counted}")
 
 
 @main.command()
@@ -158,15 +160,17 @@ def demo(seconds: float) -> None:
 # --- running ----------------------------------------------------------------------------------------
 
 
-def _run(settings: Settings, config: Path | None, seed: int | None) -> None:
+def _run(settings: Settings, config: Path | None, seed: int | None, listen: str | None) -> None:
     redactor = Redactor(secrets_of(settings))
     log = settings.telemetry.log
     configure_logging(log.level, log.format, redactor)
-    uvloop.run(_serve(settings, config, redactor, seed))
+    uvloop.run(_serve(settings, config, redactor, seed, listen))
 
 
-async def _serve(settings: Settings, config: Path | None, redactor: Redactor, seed: int | None) -> None:
-    gateway = Gateway(settings, config, redactor, seed)
+async def _serve(
+    settings: Settings, config: Path | None, redactor: Redactor, seed: int | None, listen: str | None
+) -> None:
+    gateway = Gateway(settings, config, redactor, seed, listen)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -258,7 +262,7 @@ async def _demo(settings: Settings, seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def _problems_shown() -> Iterator[None]:
+def _problems_shown(failure: str = "cannot start") -> Iterator[None]:
     """Configuration problems and taken addresses as plain lines instead of tracebacks."""
     try:
         yield
@@ -269,7 +273,7 @@ def _problems_shown() -> Iterator[None]:
         click.echo(f"{count} problem{'s' if count != 1 else ''}", err=True)
         sys.exit(1)
     except OSError as error:
-        click.echo(f"cannot start: {error.strerror or error}", err=True)
+        click.echo(f"{failure}: {error.strerror or error}", err=True)
         sys.exit(1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -82,6 +83,45 @@ def test_top_without_a_gateway_says_what_is_there_instead(url: str, said: str) -
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("listen", "told"),
+    [
+        ("4000", "--listen: expected host:port such as 127.0.0.1:4000"),  # else it would be every address there is
+        (":4000", "--listen: expected host:port such as 127.0.0.1:4000"),
+        ("nonsense", "--listen: expected host:port such as 127.0.0.1:4000"),
+        ("127.0.0.1:99999", "--listen: a port is at most 65535"),
+        ("127.0.0.1:4001", "--listen: 127.0.0.1:4001 is taken by something else"),
+        ("192.0.2.1:4000", "cannot start: cannot listen on 192.0.2.1:4000: "),
+    ],
+)
+def test_an_address_that_cannot_be_listened_on_is_told_in_one_line(listen: str, told: str) -> None:
+    done = seawall("serve", "-u", "http://127.0.0.1:9", "--listen", listen)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_gateway_whose_address_was_given_in_place_of_the_files_reloads_the_file(tmp_path: Path) -> None:
+    config = simulated(tmp_path, 2, 2)
+    public, operations = free_port(), free_port()
+    config.write_text(config.read_text() + f"operations: {{listen: '127.0.0.1:{operations}'}}\n")
+    listen = f"127.0.0.1:{public}"
+    command = [sys.executable, "-m", "gateway", "serve", str(config), "--listen", listen]
+    gateway = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert gateway.stderr is not None
+        for line in gateway.stderr:
+            if '"message":"ready on' in line:
+                gateway.send_signal(signal.SIGHUP)
+            if "configuration" in line:
+                assert "configuration applied" in line
+                break
+    finally:
+        gateway.terminate()
+        _, rest = gateway.communicate(timeout=20)
+    assert gateway.returncode == 0, rest
 
 
 def test_check_names_the_domain_that_all_endpoints_share_by_their_names() -> None:

@@ -97,7 +97,8 @@ def _route_parts(route: dict[str, Any], live: bool) -> Iterable[RenderableType]:
         table.add_column(column, justify=justify, overflow="fold", no_wrap=column not in FOLDED)
     for endpoint in route["endpoints"]:
         cells = [Text(endpoint["id"]), _health(endpoint), Text(str(endpoint["chain_id"] or UNKNOWN)), _head(endpoint)]
-        cells.append(Text(_ms(endpoint["latency_ms"])))
+        silent = any(reason["reason"] == "unverified" for reason in endpoint["reasons"])
+        cells.append(Text(_ms(None if silent else endpoint["latency_ms"])))
         if live:
             cells += [Text(str(endpoint["in_flight"])), Text(_ms(endpoint["p95_ms"])), Text(_budget(endpoint))]
         else:

@@ -35,6 +35,7 @@ def crosscheck(document: Document) -> None:
         _venue(document, name, mapping(route))
         _consensus(document, name, mapping(route))
         _endpoints(document, name, mapping(route), mapping(data.get("providers")))
+    _venue_hosts(document, routes)
     _references(document, data, routes)
     _listeners(document, data)
     _simulated(document, data)
@@ -92,6 +93,21 @@ def _chain(document: Document, name: str, route: dict[str, Any]) -> None:
 
 def _names_one(chain: Any) -> TypeGuard[str | int]:
     return isinstance(chain, (str, int)) and not isinstance(chain, bool)
+
+
+def _venue_hosts(document: Document, routes: dict[str, Any]) -> None:
+    """A host name means one venue, and a pattern would mean none while it let every name in."""
+    taken: dict[str, PathKey] = {}
+    for name, route in routes.items():
+        for index, host in enumerate(entries(mapping(route).get("hosts"))):
+            if not isinstance(host, str):
+                continue
+            path = ("routes", name, "hosts", index)
+            if "*" in host:
+                document.tell(path, "must be one name; patterns belong under the `hosts` of the file")
+            first = taken.setdefault(host.lower(), path)
+            if first != path:
+                document.tell(path, f"the same host as {shown_path(first)}")
 
 
 def _venue(document: Document, name: str, route: dict[str, Any]) -> None:
@@ -232,7 +248,7 @@ def _listeners(document: Document, data: dict[str, Any]) -> None:
     listen = operations.get("listen")
     token_told = any(problem.path == ("operations", "token") for problem in document.problems)
     tokenless = operations.get("token") is None and not token_told
-    if isinstance(listen, str) and not is_loopback(listen) and tokenless:
+    if isinstance(listen, str) and ":" in listen and not is_loopback(listen) and tokenless:
         text = "is reachable from outside, so operations.token is required (or listen on 127.0.0.1)"
         document.tell(("operations", "listen"), text)
     taken: dict[str, PathKey] = {}

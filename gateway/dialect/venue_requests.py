@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, unquote_plus
+from urllib.parse import quote, unquote_plus, unquote_to_bytes
 
 import msgspec
 
@@ -29,6 +30,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case, as they came."""
 
 MAX_LOOKED_AT = 262_144  # bytes of a body that is searched for members; orders are a thousandth of it
+LONGEST_SHARED = 4096  # bytes of a request that is shared; its answer is kept under them
 MAX_FACT = 128  # characters of a client's order id or a symbol that are repeated
 _CREDENTIALS = frozenset({b"authorization", b"cookie"})
 _OVERRIDES = frozenset({b"x-http-method-override", b"x-method-override", b"x-http-method"})
@@ -187,6 +189,15 @@ class Requests:
                 call.weight = self._weight(listed.rest, query)
         return call
 
+    def likenesses(self, call: VenueCall) -> list[Method]:
+        """What an unlisted call might be to a venue that is not strict about spelling: a policy denies these, too."""
+        path = call.target.partition(b"?")[0]
+        for _ in range(3):
+            path = unquote_to_bytes(path)
+        plain = b"/" + posixpath.normpath(path.partition(b";")[0]).strip(b"/")
+        found = (self._find(call.verb, spelling, call.body) for spelling in (plain, plain.lower()))
+        return [listed.method for listed in found if listed is not None]
+
     def charges(self, call: VenueCall) -> list[tuple[str, str, float]]:
         """What it costs: (limit, whose share of it, amount)."""
         listed = call.listed or self._others.get((call.verb, call.signed)) or self._others[b"", call.signed]
@@ -208,12 +219,14 @@ class Requests:
         if listed is None or not listed.rest.fresh_for or call.signed or call.verb == b"HEAD":
             return None
         vary = []
+        size = len(call.target) + len(call.body)
         for name, value in call.headers:
             if name in _NEVER_SHARED:
                 return None
             if name in self._vary:
                 vary.append((name, value))
-        return (call.target, call.body, *vary)
+                size += len(value)
+        return (call.target, call.body, *vary) if size <= LONGEST_SHARED else None
 
     def expires_at(self, call: VenueCall) -> float | None:
         """Until when the signature is good, in unix seconds; None: it has no time, or none that can be read."""

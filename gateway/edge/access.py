@@ -164,7 +164,8 @@ class Origins:
             (b"vary", b"origin"),
             (
                 b"access-control-expose-headers",
-                b"x-seawall-endpoint, x-seawall-attempts, x-seawall-execution, retry-after",
+                b"x-seawall-endpoint, x-seawall-attempts, x-seawall-execution, x-seawall-reconcile, x-seawall-cache, "
+                b"x-seawall-degraded, retry-after",
             ),
         ]
         if self._credentials:

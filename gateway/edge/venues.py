@@ -76,6 +76,10 @@ class Venues:
     def __bool__(self) -> bool:
         return bool(self._by_name)
 
+    def named(self, name: str) -> VenueTarget | None:
+        """The venue of a route's name or alias."""
+        return self._by_name.get(name.encode())
+
     def locate(self, target: bytes, host: bytes) -> Located | None:
         """The venue of a request's target and Host; None: it is for no venue.  Raises CallerError."""
         key, rest, prefix = None, target, b""

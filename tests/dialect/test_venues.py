@@ -493,6 +493,17 @@ def test_orders_are_counted_for_each_market_where_the_exchange_does() -> None:
     assert keys[b"A_B"]["private"] == keys[b"C_D"]["private"]
 
 
+@pytest.mark.parametrize("part", ["target", "body", "header"])
+def test_a_request_too_long_to_be_kept_is_not_shared(part: str) -> None:
+    long = b"x" * 5000
+    requests = REQUESTS["binance"]
+    target = b"/api/v3/ticker/price?symbol=BTCUSDT" + (long if part == "target" else b"")
+    headers = [(b"accept-encoding", long)] if part == "header" else []
+    call = requests.call(b"GET", target, headers, long if part == "body" else b"")
+    assert requests.share_key(call) is None
+    assert requests.share_key(requests.call(b"GET", b"/api/v3/ticker/price?symbol=BTCUSDT", [], b"")) is not None
+
+
 def test_a_header_that_overrides_the_method_makes_a_read_a_write() -> None:
     headers = ((b"x-http-method-override", b"DELETE"),)
     call = REQUESTS["binance"].call(b"GET", b"/api/v3/depth?symbol=BTCUSDT", headers, b"")

@@ -223,13 +223,88 @@ def test_hop_by_hop_fields_and_our_own_stay_here(tmp_path: Path) -> None:
             _, headers, _ = await caller.call(
                 "POST", "/plain/order", b"id=1",
                 ("Connection", "keep-alive, X-Mine"), ("X-Mine", "1"), ("X-Seawall-Timeout", "2s"), ("TE", "trailers"),
-                ("Proxy-Authorization", "secret"), ("Expect", "100-continue"),
+                ("Proxy-Authorization", "secret"), ("Expect", "100-continue"), ("Forwarded", "for=192.0.2.1"),
+                ("X-Forwarded-For", "192.0.2.1"), ("X-Real-IP", "192.0.2.1"),
             )  # fmt: skip
             names = {name.lower() for name, _ in house.came[0].headers}
             assert names == {b"host", b"content-length"}
             assert b"x-hop" not in headers
             assert headers[b"via"] == b"v"
             assert headers[b"x-seawall-execution"] == b"done"  # ours, and once
+            caller.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "named", ["content-length", "close, Content-Length", "host, transfer-encoding, CONTENT-LENGTH"]
+)
+def test_no_request_is_smuggled_in_a_body_whose_length_is_named_by_connection(tmp_path: Path, named: str) -> None:
+    async def scenario() -> None:
+        async with venue_house(tmp_path, count=1) as house:
+            caller = await RawCaller.open(house.port)
+            inner = b"DELETE /order?id=1 HTTP/1.1\r\nHost: x\r\n\r\n"
+            status, _, _ = await caller.call("POST", "/plain/order", inner, ("Connection", named))
+            assert status == 200
+            assert [(came.line, came.body) for came in house.came] == [(b"POST /order HTTP/1.1", inner)]
+            caller.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/order?id=1", "/%6Frder", "/%256Frder", "//order", "/order/", "/./order", "/x/../order", "/ORDER",
+        "/order;x=1", "/order%2F", "/%2Forder",
+    ],
+)  # fmt: skip
+def test_a_denied_call_is_denied_in_every_spelling(tmp_path: Path, target: str) -> None:
+    async def scenario() -> None:
+        async with venue_house(tmp_path, route_extra="    methods: {deny: ['POST /order']}\n") as house:
+            for way in (f"/plain{target}", f"/via/https://api.plain.test{target}"):
+                caller = await RawCaller.open(house.port)
+                status, _, body = await caller.call("POST", way, b"a=1")
+                assert (status, b"method_refused" in body) == (403, True), (way, status, body)
+                caller.close()
+            assert house.came == []
+            caller = await RawCaller.open(house.port)
+            assert (await caller.call("POST", "/plain/orders", b"a=1"))[0] == 200
+            caller.close()
+
+    run(scenario())
+
+
+def test_a_page_of_a_listed_origin_may_ask_and_is_told_so_once(tmp_path: Path) -> None:
+    page = ("Origin", "https://app.example")
+
+    async def scenario() -> None:
+        extra = "origins: ['https://app.example']\nkeys: {bot: {key: 'a-key-of-a-bot-0123456789'}}"
+        async with venue_house(tmp_path, count=1, extra=extra) as house:
+            house.servers[0].say = lambda came: answer(b"{}", 200, (b"Access-Control-Allow-Origin", b"*"))
+            caller = await RawCaller.open(house.port)
+            asks = (("Access-Control-Request-Method", "DELETE"), ("Access-Control-Request-Headers", "x-key, x-sign"))
+            status, headers, _ = await caller.call("OPTIONS", "/plain/order", b"", page, *asks)  # browsers send no key
+            assert status == 204
+            assert headers[b"access-control-allow-origin"] == b"https://app.example"
+            assert b"DELETE" in headers[b"access-control-allow-methods"]
+            assert headers[b"access-control-allow-headers"] == b"x-key, x-sign"
+            assert house.came == []
+            status, _, _ = await caller.call("OPTIONS", "/plain/order", b"", ("Origin", "https://evil.example"), *asks)
+            assert status == 403
+            reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+            writer.write(
+                b"GET /plain/account HTTP/1.1\r\nHost: localhost\r\nOrigin: https://app.example\r\n"
+                b"X-Seawall-Key: a-key-of-a-bot-0123456789\r\nConnection: close\r\n\r\n"
+            )
+            head = (await reader.read(-1)).lower()
+            writer.close()
+            assert head.count(b"access-control-allow-origin:") == 1
+            assert b"access-control-allow-origin: https://app.example" in head
+            _, headers, _ = await caller.call(
+                "GET", "/plain/account", b"", ("X-Seawall-Key", "a-key-of-a-bot-0123456789")
+            )
+            assert headers[b"access-control-allow-origin"] == b"*"  # of no page: the venue's own word
             caller.close()
 
     run(scenario())
@@ -425,7 +500,7 @@ def test_credentials_in_headers_are_the_venues_and_ours_come_in_a_header_of_ours
                 status, _, body = await other.call("GET", "/plain/account", b"", wrong)
                 assert (status, b"unauthorized" in body) == (401, True)
                 other.close()
-            assert len(house.came) == 3
+            assert len(house.came) == 4
             caller.close()
 
     run(scenario())

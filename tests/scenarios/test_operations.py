@@ -10,12 +10,15 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway.clock import wall_seconds
 from gateway.drill.faults import Fault, Stage
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.redaction import Redactor, encodings
 from tests.scenarios.caller import Caller, ask, many
 from tests.scenarios.house import House, house, run
+from tests.scenarios.venue_house import venue_house
 from tests.telemetry.collector import Collector, attributes
 
 TOKEN = "a-token-for-tests-only"
@@ -65,6 +68,55 @@ def test_operations_need_their_token(tmp_path: Path) -> None:
                 assert (await get(operations, path, token="wrong" * 5))[0] == 401
                 assert (await get(operations, path))[0] == 200
             assert (await get(operations, "/livez", token=None))[0] == 200
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ("Host: localhost\r\n", 200),
+        ("Host: 127.0.0.1:4001\r\n", 200),
+        ("Host: localhost\r\nSec-Fetch-Site: none\r\n", 200),
+        ("Host: rebound.example\r\n", 421),
+        ("Host: localhost\r\nOrigin: https://page.example\r\n", 403),
+        ("Host: localhost\r\nOrigin: null\r\n", 403),
+        ("Host: localhost\r\nOrigin: chrome-extension://abc\r\n", 403),
+        ("Host: localhost\r\nSec-Fetch-Site: cross-site\r\n", 403),
+    ],
+)
+def test_without_a_token_no_page_in_a_browser_can_drain_an_endpoint(tmp_path: Path, headers: str, status: int) -> None:
+    async def scenario() -> None:
+        async with venue_house(tmp_path) as home:
+            reader, writer = await asyncio.open_connection("127.0.0.1", home.gateway.operations_port)
+            line = "POST /drain?route=plain&endpoint=h0 HTTP/1.1\r\n"
+            writer.write(f"{line}{headers}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            answer = await reader.read(-1)
+            writer.close()
+            assert int(answer.split(b" ")[1]) == status, answer
+            drained = home.gateway.venues[0].pool.states[0].drained_at is not None
+            assert drained is (status == 200)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "told"),
+    [
+        ("GET", "/", 404, "GET /status.json, /metrics"),
+        ("GET", "/drain?route=local&endpoint=p0", 405, "it takes a POST"),
+        ("GET", "/explain", 400, "which route?"),
+        ("GET", "/explain?route=nope", 404, "there is no route 'nope'"),
+        ("POST", "/drain?route=local&endpoint=nope", 404, "ids are in /status.json"),
+    ],
+)
+def test_an_operator_who_asks_amiss_is_told_what_there_is(
+    tmp_path: Path, method: str, path: str, status: int, told: str
+) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path) as home:
+            got, text = await get(home.gateway.operations_port, path, method)
+            assert (got, told in text) == (status, True), text
 
     run(scenario())
 
@@ -258,6 +310,23 @@ async def _broken(folder: Path, fault: Fault, how: dict[str, Any], turns: asynci
 async def _pages(home: House) -> list[str]:
     paths = ("/status.json", "/metrics", "/readyz", "/explain?route=local&method=eth_call")
     return [(await get(home.gateway.operations_port, path, token="operationssecret-0123456789"))[1] for path in paths]
+
+
+def test_a_secret_that_two_reloads_ago_was_in_use_is_still_masked(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        old = "keys: {a: {key: 'key-of-yesterday-0123456789'}}\n"
+        async with house(tmp_path, extra=old) as home:
+            text = home.config.read_text()
+            for new in ("key-of-this-morning-0123456789", "key-of-this-evening-0123456789"):
+                home.config.write_text(text.replace("key-of-yesterday-0123456789", new))
+                assert await home.gateway.reload()
+            log = io.StringIO()
+            put_back = configure_logging("info", "json", home.gateway._redactor, log)
+            logging.getLogger("seawall").info("key-of-yesterday-0123456789 key-of-this-evening-0123456789")
+            put_back()
+            assert json.loads(log.getvalue())["message"] == "*** ***"
+
+    run(scenario())
 
 
 def test_a_providers_error_text_that_repeats_our_key_is_scrubbed() -> None:

@@ -242,6 +242,29 @@ def test_a_flood_of_pings_and_empty_frames_keeps_nobody_waiting(tmp_path: Path) 
     run(scenario())
 
 
+@pytest.mark.parametrize(("opcode", "text"), [(9, b"x" * 100), (1, b"{")], ids=["pings", "nonsense"])
+def test_a_caller_that_sends_and_does_not_read_is_heard_no_further_and_then_given_up(
+    tmp_path: Path, opcode: int, text: bytes
+) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, extra="websockets: {queue: 64KB, ping_every: 1s, pong_within: 1s}\n") as h:
+            flood = await Subscriber.open(h.port)
+            flood.transport.pause_reading()
+            taken, until = 0, time.monotonic() + 15
+            while h.gateway.sockets and time.monotonic() < until:
+                if flood.transport.get_write_buffer_size() < 1 << 18:
+                    for _ in range(200):
+                        flood.send_frame(opcode, text)
+                    taken += 200 * (len(text) + 6)
+                await asyncio.sleep(0)
+            assert not h.gateway.sockets, f"after {taken} bytes it is still being answered"
+            assert taken < 30_000_000  # the kernel's buffers of both sides take some
+            await rest_answers(h, 3.0)
+            flood.close()
+
+    run(scenario())
+
+
 def test_a_flood_of_subscriptions_ends_at_the_limit(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with house(tmp_path, extra=SMALL) as h:

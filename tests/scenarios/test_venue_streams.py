@@ -40,8 +40,9 @@ async def close_of(socket: ClientConnection) -> tuple[int, str]:
 class Scripted:
     """A WebSocket server of an exchange that answers what the test says."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Any = None) -> None:
         self.paths: list[str] = []
+        self._before = before
         self.headers: list[Any] = []
         self.sockets: list[ServerConnection] = []
         self.came: list[str | bytes] = []
@@ -60,7 +61,7 @@ class Scripted:
             return
 
     async def __aenter__(self) -> Scripted:
-        self._server = await serve(self._serve, "127.0.0.1", 0, max_size=None)
+        self._server = await serve(self._serve, "127.0.0.1", 0, max_size=None, process_request=self._before)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -292,3 +293,143 @@ def test_a_venue_without_what_can_be_shared_gives_each_caller_a_stream_of_its_ow
             assert len(server.sockets) == 2
 
     run(scenario())
+
+
+VENUE_KEYS = """
+keys:
+  bot: {key: "a-key-of-the-bot-0123456789"}
+  other: {key: "a-key-of-somebody-else-01234"}
+"""
+
+
+async def close_code(socket: ClientConnection) -> int | None:
+    try:
+        while True:
+            await received(socket)
+    except ConnectionClosed as closed:
+        return closed.rcvd.code if closed.rcvd is not None else None
+
+
+def test_a_key_that_is_taken_away_ends_its_streams_at_the_reload(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Scripted() as server, venue_house(tmp_path, streams=[server.url], extra=VENUE_KEYS) as house:
+            url = f"ws://127.0.0.1:{house.port}/plain/private"
+            bot = await opened(url, additional_headers={"X-Seawall-Key": "a-key-of-the-bot-0123456789"})
+            in_path = await opened(url.replace("/plain", "/key/a-key-of-the-bot-0123456789/plain"))
+            other = await opened(url, additional_headers={"X-Seawall-Key": "a-key-of-somebody-else-01234"})
+            for socket in (bot, in_path, other):
+                await socket.send("a")
+                assert await received(socket) == "a"
+            config = tmp_path / "seawall.yaml"
+            config.write_text(config.read_text().replace('  bot: {key: "a-key-of-the-bot-0123456789"}\n', ""))
+            assert await house.gateway.reload()
+            assert [await close_code(bot), await close_code(in_path)] == [1008, 1008]
+            await other.send("b")
+            assert await received(other) == "b"
+            await other.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own stream", "shared stream"])
+def test_a_route_of_an_exchange_that_is_removed_or_changed_ends_its_streams(tmp_path: Path, shared: bool) -> None:
+    async def scenario() -> None:
+        name = {"name": "binance"} if shared else {}
+        async with Scripted() as server, venue_house(tmp_path, streams=[server.url], **name) as house:
+            config = tmp_path / "seawall.yaml"
+            text = config.read_text()
+            more = "  spare:\n    venue: kraken\n    streams: []\n    endpoints: ['http://127.0.0.1:9']\n"
+            path = "plain/ws" if shared else "plain/private"
+            for change in ("weights", "removed"):
+                socket = await opened(f"ws://127.0.0.1:{house.port}/{path}")
+                await socket.send("hello" if not shared else '{"method":"SUBSCRIBE","params":["a@trade"],"id":1}')
+                await received(socket)
+                if change == "weights":
+                    config.write_text(text.replace("    hosts:", "    weights: {share: 50%}\n    hosts:"))
+                else:
+                    config.write_text(text[: text.index("routes:")] + "routes:\n" + more)
+                assert await house.gateway.reload()
+                assert await close_code(socket) == 1001, change
+
+    run(scenario())
+
+
+def test_a_caller_is_read_no_further_than_its_exchange_takes(tmp_path: Path) -> None:
+    """Large messages to a host that does not answer the handshake: a few are kept, and the rest waits outside."""
+
+    async def scenario() -> None:
+        held: list[asyncio.StreamWriter] = []
+        silent = await asyncio.start_server(lambda reader, writer: held.append(writer), "127.0.0.1", 0)
+        url = f"ws://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+        feeds = "    feeds: {open_within: 30s}\n"
+        async with (
+            venue_house(tmp_path, streams=[url], route_extra=feeds) as house,
+            opened(f"ws://127.0.0.1:{house.port}/plain/private", close_timeout=0.1) as socket,
+        ):
+            sent = 0
+            try:
+                async with asyncio.timeout(2):
+                    while sent < 100:
+                        await socket.send(b"x" * 1_000_000)
+                        sent += 1
+            except TimeoutError:
+                pass
+            assert sent < 30, f"{sent} MB are kept for a host that takes nothing"
+            socket.transport.abort()
+        for writer in held:
+            writer.close()
+        silent.close()
+
+    run(scenario())
+
+
+def test_a_handshake_that_a_host_refuses_to_a_caller_is_held_against_nobody(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        def refuse(connection: ServerConnection, request: Any) -> Any:
+            return connection.respond(404, "no such stream") if "bad" in request.path else None
+
+        async with (
+            Scripted(refuse) as one,
+            Scripted() as two,
+            venue_house(tmp_path, streams=[one.url, two.url]) as house,
+        ):
+            streams = house.gateway.venues[0].streams
+            assert streams is not None
+            base = f"ws://127.0.0.1:{house.port}/via/{one.url}"
+            for _ in range(3):
+                async with opened(f"{base}/bad") as socket:
+                    assert await close_code(socket) == 1013
+            assert [host["held_for"] for host in streams.snapshot()["hosts"].values()] == [0, 0]  # type: ignore[attr-defined]
+            async with opened(f"{base}/good") as socket:
+                await socket.send("a")
+                assert await received(socket) == "a"
+            assert one.paths == ["/good"]
+            line, writer = await switched(house.port, "/plain/x#y")
+            assert b" 400 " in line
+            writer.close()
+
+    run(scenario())
+
+
+def test_callers_that_open_streams_without_end_do_not_keep_the_gateways_own_waiting(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with venue_house(tmp_path, streams=["ws://127.0.0.1:9"]) as house:
+            sockets = [await switched(house.port, "/plain/private") for _ in range(60)]  # six seconds of turns
+            assert all(b" 101 " in line for line, _ in sockets)
+            await asyncio.sleep(0.3)
+            async with asyncio.timeout(0.5):
+                await house.gateway._connects.take()
+            for _, writer in sockets:
+                writer.close()
+
+    run(scenario())
+
+
+async def switched(port: int, target: str) -> tuple[bytes, asyncio.StreamWriter]:
+    """The status line of a request to switch, sent as it is."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        f"GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    return await reader.readline(), writer
