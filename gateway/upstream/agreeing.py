@@ -13,7 +13,7 @@ import asyncio
 
 from gateway.dialect.jsonrpc import read_error
 from gateway.errors import Disagreement
-from gateway.model import BlockRef, Call
+from gateway.model import AttemptRecord, BlockRef, Call
 from gateway.policy.agreement import Agreed, Ballot, ConsensusSettings, Undecided, choose
 from gateway.upstream.answers import Answer, Attempt
 from gateway.upstream.attempts import Attempts, Heads
@@ -35,7 +35,8 @@ async def agree(
     if len(permits) < settings.agree:
         for permit in permits:
             permit.unused()
-        return _refused(route, f"{settings.agree} endpoints must agree, and {len(permits)} can be asked", ())
+        why = f"{settings.agree} endpoints must agree, and {len(permits)} can be asked"
+        return _refused(route, why, (), pool.free_after(call, now))
     params = _pinned(route, call, [permit.state.position for permit in permits])
     tasks = [
         asyncio.ensure_future(
@@ -86,10 +87,10 @@ def _answer(route: Route, call: Call, ballot: Ballot, ended: list[Attempt]) -> A
     return answer
 
 
-def _refused(route: Route, why: str, records: tuple[object, ...]) -> Answer:
+def _refused(route: Route, why: str, records: tuple[AttemptRecord, ...], retry_after: float | None = None) -> Answer:
     route.stats.consensus_failed += 1
-    error = Disagreement(f"{why}; no answer is given", attempts=records)  # type: ignore[arg-type]
-    return Answer(attempts=len(records), error=error, records=records)  # type: ignore[arg-type]
+    error = Disagreement(f"{why}; no answer is given", attempts=records, retry_after=retry_after)
+    return Answer(attempts=len(records), error=error, records=records)
 
 
 def _pinned(route: Route, call: Call, positions: list[int]) -> bytes | None:

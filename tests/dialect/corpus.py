@@ -146,6 +146,7 @@ RANGES = [
         (-32005, "query returned more than 10000 results. Try with this block range [0x10, 0x20]."),
         (-32602, "the number of filters is over, current limit is 1000 addresses"),
         (-32614, "eth_getLogs is limited to a 10,000 range"),
+        (-32005, "the query is limited to a 500"),
         (-32000, "limited to 1024 block for one call"),
         (-32000, "exceeds the range allowed for your plan (20000 > 5000), block range"),
         (-32005, "exceeds the range allowed for your plan (20000 > 5000)"),

@@ -427,6 +427,15 @@ class Budgeting(RuleBasedStateMachine):
         assert self.budget.available_after(cost, self.now) == 0
         self.take(cost)
 
+    @rule(cost=st.sampled_from([1.0, 20.0]))
+    def call_that_never_leaves(self, cost: float) -> None:
+        if self.budget.take(cost, self.now):
+            self.budget.returned(cost)
+
+    @rule(cost=st.sampled_from([1.0, 20.0]))
+    def question_of_our_own(self, cost: float) -> None:
+        self.budget.charge(cost, self.now)
+
     @rule(span=st.sampled_from([0.0017, 0.31, 1.0, 7.0, 59.0, 400.0, 86400.0]))
     def time_passes(self, span: float) -> None:
         self.now += span

@@ -177,3 +177,31 @@ def test_retries_stay_within_their_share_while_everything_is_down(tmp_path: Path
             assert reached <= 1.2 * calls
 
     run(scenario())
+
+
+def test_transactions_while_everything_is_down_end_in_few_requests(tmp_path: Path) -> None:
+    """Sends and the look-ups of doubtful ones together: breakers open, and then nothing of a transaction is sent."""
+
+    async def scenario() -> None:
+        calls = 400
+        async with house(tmp_path, deadline="2s") as home:
+            for provider in home.providers:
+                provider.script.set(Fault.STATUS_503)
+            methods = ("eth_sendRawTransaction", "eth_getTransactionByHash")
+            before = sum(p.calls[method] for p in home.providers for method in methods)
+            load = Load(home)
+            lanes = [Caller(home.port, "/local") for _ in range(8)]
+
+            async def lane(caller: Caller) -> None:
+                for _ in range(calls // len(lanes)):
+                    told = await caller.call(methods[0], *load.params(methods[0]))
+                    load.ends[_end(told)] += 1
+                await caller.close()
+
+            await asyncio.gather(*map(lane, lanes))
+            reached = sum(p.calls[method] for p in home.providers for method in methods) - before
+            print(f"{calls} transactions with everything down: {reached} requests; {dict(load.ends)}; seed {SEED}")
+            assert reached <= 1.2 * calls
+            assert set(load.ends) <= {"outcome_unknown", "no_endpoint"}
+
+    run(scenario())

@@ -103,6 +103,31 @@ def test_without_a_majority_the_answer_is_an_error_with_the_evidence(tmp_path: P
     run(scenario())
 
 
+# --- audits -------------------------------------------------------------------------------------------
+
+
+def test_polling_for_receipts_of_new_transactions_convicts_nobody(tmp_path: Path) -> None:
+    """Each node shows a new block at another moment, as real ones do, and every answer is audited."""
+
+    async def scenario() -> None:
+        extra = "    audit: {share: 100%, strikes: 1}\n"
+        async with house(tmp_path, route_extra=extra, block_time=0.5) as home:
+            for behind, provider in enumerate(home.providers):
+                provider.script.set(Fault.LAGGING, amount=float(behind))
+            caller = Caller(home.port, "/local")
+            for ahead in range(1, 8):
+                wanted = home.chain.transaction_hashes(home.chain.head(monotonic()) + ahead % 3)[0]
+                for _ in range(40):
+                    await caller.call("eth_getTransactionReceipt", wanted)
+            await caller.close()
+            assert all(
+                not row["reasons"] or row["reasons"][0]["reason"] != "distrusted"
+                for row in home.gateway.status()["routes"][0]["endpoints"]
+            )
+
+    run(scenario())
+
+
 # --- budgets ------------------------------------------------------------------------------------------
 
 

@@ -357,6 +357,8 @@ def test_a_vote_is_paid_for_and_nobody_votes_beyond_its_budget() -> None:
         answers = [await stage.call(*BALANCE) for _ in range(8)]
         assert [answer.error is None for answer in answers] == [True] * 5 + [False] * 3
         assert [len(engine.asked) for engine in stage.engines] == [5, 5, 5]
+        late = answers[-1].error
+        assert late is not None and late.retry_after is not None and late.retry_after > 60, "the day's end"
 
     run(story())
 
