@@ -82,6 +82,7 @@ class Gateway:
         self._config_path = config_path
         self._listen = listen
         self._redactor = redactor
+        self._started = asyncio.Event()
         self._past_secrets: dict[str, float] = {}  # until when each is masked
         self._started_at = monotonic()
         self._config_state: dict[str, Any] = {"loaded_at": round(wall_seconds(), 3), "problems": []}
@@ -201,6 +202,7 @@ class Gateway:
                 self._spawn(engine.warm())
         if self._config_path is not None:
             self._spawn(self._watch(self._config_path))
+        self._started.set()
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again by the collector
 
@@ -226,9 +228,13 @@ class Gateway:
         return cut_off
 
     async def reload(self) -> bool:
-        """Read the configuration again; on any problem keep the old one and say so.  True when applied."""
+        """Read the configuration again; on any problem keep the old one and say so.  True when applied.
+
+        While the gateway starts, this waits: what is being started must not be replaced under it.
+        """
         if self._config_path is None:
             return False
+        await self._started.wait()
         try:
             settings = load(self._config_path)
             if self._listen is not None:
