@@ -38,6 +38,7 @@ from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.redaction import Redactor
 
 CONFIG = click.argument("config", type=click.Path(path_type=Path))
+PIPE_WIDTH = 10_000  # columns
 T = TypeVar("T")
 logger = logging.getLogger("seawall")
 
@@ -94,6 +95,7 @@ def explain(config: Path, route: str, method: str) -> None:
     """Ask the endpoints of ROUTE once and print who would get METHOD, and why the others would not."""
     with _problems_shown():
         settings = load(config)
+        configure_logging("critical", "console", Redactor(secrets_of(settings)))
         report = uvloop.run(_look_once(settings, lambda gateway: gateway.explain(route, method)))
     if report is None:
         raise click.ClickException(f"{config} has no route {route!r}; it has {', '.join(settings.routes)}")
@@ -103,7 +105,7 @@ def explain(config: Path, route: str, method: str) -> None:
     for row in report["endpoints"]:
         latency = f"{row['latency_ms']:.1f}" if row["measured"] else "-"
         table.add_row(row["endpoint"], str(row["tier"]), row["verdict"], row.get("reason", ""), latency)
-    Console().print(table)
+    _console().print(table)
 
 
 @main.command()
@@ -118,7 +120,7 @@ def probe(config: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
-        Console().print(probe_screen(report))
+        _console().print(probe_screen(report))
     sys.exit(0 if all(route["available"] for route in report["routes"]) else 1)
 
 
@@ -127,18 +129,21 @@ def probe(config: Path, as_json: bool) -> None:
 @click.option("--every", type=click.FloatRange(0.2, 60), default=1.0, help="seconds between two looks")
 @click.option("--once", is_flag=True, help="print one screen and end")
 def top(url: str, every: float, once: bool) -> None:
-    """Watch a running gateway live; URL is its public or operations listener."""
-    if "://" not in url:
-        url = f"http://{url}"
-    with _problems_shown("cannot look"):
-        if once:
-            Console().print(top_screen(_fetch_status(url), url))
+    """Watch a running gateway live; URL is its public or operations listener.
+
+    Into a pipe it prints one screen.
+    """
+    url = url if "://" in url else f"http://{url}"
+    console = _console()
+    try:
+        report = _fetch_status(url)
+        if once or not console.is_terminal:
+            console.print(top_screen(report, url, console))
             return
-        with contextlib.suppress(KeyboardInterrupt), Live(screen=True, auto_refresh=False) as live:
-            pause = threading.Event()
-            while True:
-                live.update(top_screen(_fetch_status(url), url), refresh=True)
-                pause.wait(every)
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(url, every, report, console)
+    except OSError as problem:
+        raise click.ClickException(str(problem)) from None
 
 
 @main.command()
@@ -208,13 +213,38 @@ async def _look_once(settings: Settings, look: Callable[[Gateway], T]) -> T:
         await gateway.stop(drain_for=0.0)
 
 
+def _console() -> Console:
+    """As wide as the terminal; into a pipe, so wide that no line is broken."""
+    return Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+
+
+def _watch(url: str, every: float, report: dict[str, Any], console: Console) -> None:
+    """A screen that follows the gateway, also through a restart of it."""
+    note = ""
+    pause = threading.Event()
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(top_screen(report, url, console, note), refresh=True)
+            pause.wait(every)
+            try:
+                report, note = _fetch_status(url), ""
+            except OSError as problem:
+                note = f"this is old: {problem}"
+
+
 def _fetch_status(url: str) -> dict[str, Any]:
     """The status report of a running gateway.  Raises OSError with the reason."""
     try:
         answer = httpx2.get(f"{url.rstrip('/')}/status.json", timeout=5.0, trust_env=False)
         answer.raise_for_status()
         report: dict[str, Any] = answer.json()
-    except (httpx2.HTTPError, ValueError) as problem:
+        if not isinstance(report, dict) or not {"version", "ready", "config", "routes"} <= report.keys():
+            raise ValueError("not a status report")
+    except httpx2.UnsupportedProtocol:
+        raise OSError(f"{url} is no address of a gateway: give http://host:port") from None
+    except httpx2.HTTPStatusError as problem:
+        raise OSError(f"{url} answers {problem.response.status_code}: something else than a gateway listens") from None
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as problem:
         raise OSError(f"no status from {url}: {type(problem).__name__}; is a gateway listening there?") from None
     return report
 

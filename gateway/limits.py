@@ -74,7 +74,7 @@ class SocketLimits:
     message: int = setting(4_000_000, "largest message from a caller", unit="bytes", low=1024, high=64_000_000)
     answer: int = setting(
         32_000_000,
-        "largest answer sent over a socket; larger ones need HTTP",
+        "largest answer sent over a socket, a batch's answers together; larger ones need HTTP",
         unit="bytes",
         low=65536,
         high=1_000_000_000,

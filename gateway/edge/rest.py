@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from math import ceil
 from typing import Any
 
 from gateway.clock import Clock
@@ -93,7 +94,7 @@ class RestEdge:
                 head,
                 started_at + (min(timeout, MAX_TIMEOUT) if timeout is not None else deadline_for),
                 caller.key_name or call.account or _address(scope),
-                (lambda: connection.lost) if connection is not None else never,
+                (lambda: connection.left) if connection is not None else never,
             )
         finally:
             route.stats.inflight -= 1
@@ -109,7 +110,7 @@ class RestEdge:
         error = answer.error
         if error is not None:
             if error.retry_after is not None:
-                headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+                headers.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after))))
             await _send(send, error.http_status, [JSON, *headers], encode_problem(error))
             return
         status, stream, body = answer.status, answer.stream, answer.body
@@ -246,7 +247,7 @@ def head_lines(
         if plain and name == b"accept-encoding":
             continue
         lines.append(b"%b: %b\r\n" % (names[position] if names is not None else name, value))
-    if size and not wish.framed:
+    if (size or wish.chunked) and not wish.framed:
         lines.append(b"Content-Length: %d\r\n" % size)
     return b"".join(lines)
 
@@ -317,7 +318,7 @@ async def refuse(send: Send, error: CallerError, headers: list[tuple[bytes, byte
     """The answer to a request that may not come in."""
     extra = [JSON, *headers]
     if error.retry_after is not None:
-        extra.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+        extra.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after))))
     await _send(send, error.http_status, extra, encode_problem(error))
 
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from gateway.dialect.venue_messages import Wanted
-from gateway.edge.socket import POLICY, RESTART, TRY_LATER, CallerSocket, frame_of
+from gateway.edge.frames import frame_of
+from gateway.edge.socket import POLICY, RESTART, TRY_LATER, CallerSocket
 from gateway.upstream.venue_streams import PassThrough, VenueStreams
 from gateway.upstream.venue_topics import Message, SharedStreams
 
