@@ -162,9 +162,9 @@ class Gateway:
             await self._poller.ask_all(POLL_AT_START)
             self._warn_of_absent()
             calls = Calls(self._dispatcher, monotonic, self._observer)
-            self._rpc = RpcEdge(table, calls, monotonic, self._observer)
+            rpc = self._rpc = RpcEdge(table, calls, monotonic, self._observer)
             self._streams = Streams(
-                lambda: self._rpc.table if self._rpc is not None else table,
+                lambda: rpc.table,
                 calls,
                 self._feeds.__getitem__,
                 self._observer,
@@ -176,18 +176,11 @@ class Gateway:
             )
             rest = RestEdge(Forwarder(monotonic), monotonic, self._observer)
             self._venue_sockets = VenueSockets(
-                lambda: self._rpc.table if self._rpc is not None else table,
-                self._observer,
-                monotonic,
-                settings.websockets,
-                self._report,
+                lambda: rpc.table, self._observer, monotonic, settings.websockets, self._report
             )
-            public = self._listener(PublicApp(self._rpc, rest, public_pages(self)), self._upgrade)
-            token = settings.operations.token
-            rpc = self._rpc
-            operations = self._listener(
-                operations_pages(self, token.reveal() if token else None, lambda: rpc.table.hosts)
-            )
+            public = self._listener(PublicApp(rpc, rest, public_pages(self)), self._upgrade)
+            token = settings.operations.token.reveal() if settings.operations.token else None
+            operations = self._listener(operations_pages(self, token, lambda: rpc.table.hosts))
             await public.start(*host_and_port(settings.listen))
             self._listeners.append(public)
             await operations.start(*host_and_port(settings.operations.listen))

@@ -500,7 +500,7 @@ def test_credentials_in_headers_are_the_venues_and_ours_come_in_a_header_of_ours
                 status, _, body = await other.call("GET", "/plain/account", b"", wrong)
                 assert (status, b"unauthorized" in body) == (401, True)
                 other.close()
-            assert len(house.came) == 3
+            assert len(house.came) == 4
             caller.close()
 
     run(scenario())
