@@ -82,6 +82,7 @@ class Gateway:
         self._config_path = config_path
         self._listen = listen
         self._redactor = redactor
+        self._started = asyncio.Event()
         self._past_secrets: dict[str, float] = {}  # until when each is masked
         self._started_at = monotonic()
         self._config_state: dict[str, Any] = {"loaded_at": round(wall_seconds(), 3), "problems": []}
@@ -161,9 +162,9 @@ class Gateway:
             await self._poller.ask_all(POLL_AT_START)
             self._warn_of_absent()
             calls = Calls(self._dispatcher, monotonic, self._observer)
-            self._rpc = RpcEdge(table, calls, monotonic, self._observer)
+            rpc = self._rpc = RpcEdge(table, calls, monotonic, self._observer)
             self._streams = Streams(
-                lambda: self._rpc.table if self._rpc is not None else table,
+                lambda: rpc.table,
                 calls,
                 self._feeds.__getitem__,
                 self._observer,
@@ -175,18 +176,11 @@ class Gateway:
             )
             rest = RestEdge(Forwarder(monotonic), monotonic, self._observer)
             self._venue_sockets = VenueSockets(
-                lambda: self._rpc.table if self._rpc is not None else table,
-                self._observer,
-                monotonic,
-                settings.websockets,
-                self._report,
+                lambda: rpc.table, self._observer, monotonic, settings.websockets, self._report
             )
-            public = self._listener(PublicApp(self._rpc, rest, public_pages(self)), self._upgrade)
-            token = settings.operations.token
-            rpc = self._rpc
-            operations = self._listener(
-                operations_pages(self, token.reveal() if token else None, lambda: rpc.table.hosts)
-            )
+            public = self._listener(PublicApp(rpc, rest, public_pages(self)), self._upgrade)
+            token = settings.operations.token.reveal() if settings.operations.token else None
+            operations = self._listener(operations_pages(self, token, lambda: rpc.table.hosts))
             await public.start(*host_and_port(settings.listen))
             self._listeners.append(public)
             await operations.start(*host_and_port(settings.operations.listen))
@@ -201,6 +195,7 @@ class Gateway:
                 self._spawn(engine.warm())
         if self._config_path is not None:
             self._spawn(self._watch(self._config_path))
+        self._started.set()
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again by the collector
 
@@ -226,9 +221,13 @@ class Gateway:
         return cut_off
 
     async def reload(self) -> bool:
-        """Read the configuration again; on any problem keep the old one and say so.  True when applied."""
+        """Read the configuration again; on any problem keep the old one and say so.  True when applied.
+
+        While the gateway starts, this waits: what is being started must not be replaced under it.
+        """
         if self._config_path is None:
             return False
+        await self._started.wait()
         try:
             settings = load(self._config_path)
             if self._listen is not None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -191,10 +190,7 @@ class Requests:
 
     def likenesses(self, call: VenueCall) -> list[Method]:
         """What an unlisted call might be to a venue that is not strict about spelling: a policy denies these, too."""
-        path = call.target.partition(b"?")[0]
-        for _ in range(3):
-            path = unquote_to_bytes(path)
-        plain = b"/" + posixpath.normpath(path.partition(b";")[0]).strip(b"/")
+        plain = plain_path(call.target)
         found = (self._find(call.verb, spelling, call.body) for spelling in (plain, plain.lower()))
         return [listed.method for listed in found if listed is not None]
 
@@ -320,6 +316,20 @@ class Requests:
             except ValueError:
                 return max(step.weight for step in rest.steps)
         return rest.weight
+
+
+def plain_path(target: bytes) -> bytes:
+    """The path of a target, spelled as plainly as a lenient server might take it."""
+    path = target.partition(b"?")[0]
+    for _ in range(3):
+        path = unquote_to_bytes(path)
+    parts: list[bytes] = []
+    for part in path.partition(b";")[0].split(b"/"):
+        if part == b"..":
+            del parts[-1:]
+        elif part not in (b"", b"."):
+            parts.append(part)
+    return b"/" + b"/".join(parts)
 
 
 def account_of(key: bytes) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.errors import MethodRefused
-from gateway.model import Method
+from gateway.model import Family, Method, RequestClass
 
 
 class MethodPolicy:
@@ -31,6 +31,12 @@ class MethodPolicy:
             raise MethodRefused(f"the method {method.label} is not allowed here")
         if method.known:
             self._good.add(name)  # bounded by the method table
+
+    def require_stream(self, path: str, plain: str) -> None:
+        """The same for a WebSocket of an exchange: orders can be sent on some.  It is called ``WS /path``."""
+        self.require(Method(f"WS {path}", RequestClass.UNKNOWN, Family.OTHER, known=False))
+        if self.denies(f"WS {plain}"):
+            raise MethodRefused("this stream is not allowed here")
 
     def denies(self, name: str) -> bool:
         """The configuration names it among what is refused."""

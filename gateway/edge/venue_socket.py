@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.clock import Clock
+from gateway.dialect.venue_requests import plain_path
 from gateway.edge.observer import Observer
 from gateway.edge.rest import HOP_BY_HOP, OURS, Wish, admit, from_browser, key_of
 from gateway.edge.rpc import Table
@@ -71,7 +72,9 @@ class VenueSockets:
         caller = admit(table, located, wish)
         route = located.venue.route
         caller.require(route.name, 1, self.clock())
-        if route.streams is None or not route.streams.candidates(located.target.partition(b"?")[0].decode("latin-1")):
+        path = located.target.partition(b"?")[0].decode("latin-1")
+        located.venue.methods.require_stream(path, plain_path(located.target).decode("latin-1"))
+        if route.streams is None or not route.streams.candidates(path):
             raise UnknownRoute("this exchange has no streams at that path")
         if len(self.sessions) >= self.limits.sockets:
             raise TooManyConnections("too many WebSockets are open")
@@ -80,7 +83,6 @@ class VenueSockets:
         headers = passed_on(scope, wish.connection)
         admission = Admission(key_of(located, wish), route.name, route.streams)
         shared = route.shared
-        path = located.target.partition(b"?")[0].decode("latin-1")
         session: VenueSession | SharedSession
         if shared is None or not any(_at(path, prefix) for prefix in shared.messages.sharing.paths):
             session = VenueSession(self, located, headers)

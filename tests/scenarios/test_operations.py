@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from gateway.assembly import Gateway
 from gateway.clock import wall_seconds
+from gateway.config.load import load
 from gateway.drill.faults import Fault, Stage
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.redaction import Redactor, encodings
@@ -310,6 +312,34 @@ async def _broken(folder: Path, fault: Fault, how: dict[str, Any], turns: asynci
 async def _pages(home: House) -> list[str]:
     paths = ("/status.json", "/metrics", "/readyz", "/explain?route=local&method=eth_call")
     return [(await get(home.gateway.operations_port, path, token="operationssecret-0123456789"))[1] for path in paths]
+
+
+def test_a_reload_that_is_asked_for_during_the_start_is_done_after_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        held: list[asyncio.StreamWriter] = []
+        silent = await asyncio.start_server(lambda reader, writer: held.append(writer), "127.0.0.1", 0)
+        port = silent.sockets[0].getsockname()[1]
+        config = tmp_path / "seawall.yaml"
+        text = f"""
+listen: 127.0.0.1:0
+operations: {{listen: 127.0.0.1:0}}
+routes: {{local: {{chain_id: 1, endpoints: ["http://127.0.0.1:{port}"]}}}}
+"""
+        config.write_text(text)
+        gateway = Gateway(load(config), config, Redactor())
+        starting = asyncio.ensure_future(gateway.start())
+        await asyncio.sleep(0.1)  # it waits for the endpoint to answer
+        config.write_text(text + "methods: {deny: [eth_gasPrice]}\n")
+        assert await gateway.reload()
+        assert starting.done()
+        told = await ask(gateway.public_port, "/local", Caller.call, "eth_gasPrice")
+        assert told.body["error"]["data"]["reason"] == "method_refused"
+        await gateway.stop(0.0)
+        for writer in held:
+            writer.close()
+        silent.close()
+
+    run(scenario())
 
 
 def test_a_secret_that_two_reloads_ago_was_in_use_is_still_masked(tmp_path: Path) -> None:

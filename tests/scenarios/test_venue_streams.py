@@ -433,3 +433,25 @@ async def switched(port: int, target: str) -> tuple[bytes, asyncio.StreamWriter]
         "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
     )
     return await reader.readline(), writer
+
+
+@pytest.mark.parametrize(
+    ("methods", "path", "status"),
+    [
+        ("deny: ['WS /trade/*']", "/trade/v1", b"403"),
+        ("deny: ['WS /trade/*']", "/%74rade/v1", b"403"),
+        ("deny: ['WS /trade/*']", "//trade/v1", b"403"),
+        ("deny: ['WS /trade/*']", "/data", b"101"),
+        ("allow: ['GET *']", "/data", b"403"),
+        ("allow: ['GET *', 'WS /data']", "/data", b"101"),
+    ],
+)
+def test_the_method_policy_holds_for_streams(tmp_path: Path, methods: str, path: str, status: bytes) -> None:
+    async def scenario() -> None:
+        extra = f"    methods: {{{methods}}}\n"
+        async with Scripted() as server, venue_house(tmp_path, streams=[server.url], route_extra=extra) as house:
+            line, writer = await switched(house.port, f"/plain{path}")
+            assert status in line
+            writer.close()
+
+    run(scenario())
