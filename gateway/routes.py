@@ -64,6 +64,7 @@ class Built:
         same_policies = before.route.pool.settings == self.route.pool.settings
         same = same_policies and before.route.chain_id == self.route.chain_id
         engines = list(self.route.engines)
+        renewed = []
         for position, endpoint in enumerate(self.route.pool.endpoints):
             old = before.route.pool.position_of(endpoint.id)
             if old is None:
@@ -72,11 +73,16 @@ class Built:
             if same and before.fingerprints[old] == self.fingerprints[position]:
                 self.route.pool.adopt(position, state)
                 engines[position] = before.route.engines[old]
-            elif state.drained_at is not None:
+                continue
+            if before.fingerprints[old] != self.fingerprints[position]:
+                renewed.append(position)
+            if state.drained_at is not None:
                 self.route.pool.drain(position, state.drained_at)
         self.route.engines = engines
         if before.route.chain_id == self.route.chain_id:
             self.route.pool.inherit(before.route.pool)
+        for position in renewed:
+            self.route.pool.renewed(position, monotonic())
         if isinstance(self.route, VenueRoute):
             if isinstance(before.route, VenueRoute):
                 take_over(self.route, before.route)

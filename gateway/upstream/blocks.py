@@ -148,6 +148,12 @@ class Blocks:
         """The newest block known to be finalized; -1: none is."""
         return self.book.reference_final
 
+    def forget(self, position: int, now: float) -> None:
+        """Somebody else answers there from now on."""
+        self.book.lost(position, now)
+        self._lowest = {place: known for place, known in self._lowest.items() if place[0] != position}
+        self._left_out.pop(position, None)
+
     # --- what is heard ----------------------------------------------------------------------------
 
     def heard(self, position: int, result: bytes, now: float) -> bool:

@@ -310,13 +310,22 @@ class Facts:
         self.changed()
 
     def inherit(self, before: Facts) -> None:
-        """Take over what callers have seen: a reload must not let them see the chain go back."""
-        if [e.id for e in before.endpoints] == [e.id for e in self.endpoints]:
+        """Take over what callers have seen: a reload must not let them see the chain go back.
+
+        And what is known of heads, where the same endpoints are judged in the same way as before.
+        """
+        same = [(e.id, e.provider) for e in before.endpoints] == [(e.id, e.provider) for e in self.endpoints]
+        if same and before.settings.heads == self.settings.heads:
             self.blocks = before.blocks
             self._standings = before._standings
         else:
             self.blocks.served = before.blocks.served
             self.blocks.served_final = before.blocks.served_final
+
+    def renewed(self, position: int, now: float) -> None:
+        """A reload gave an endpoint another address or key: what was learned of its blocks is about somebody else."""
+        self.blocks.forget(position, now)
+        self._tell_standings()
 
     # --- telling ----------------------------------------------------------------------------------------
 

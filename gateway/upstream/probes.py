@@ -189,8 +189,6 @@ class Prober:
             route.pool.still_out(state.position, self._clock())
 
     async def _verify(self, route: Route, state: EndpointState) -> None:
-        if state.verified and route.dialect.genesis_call is not None:
-            await self._ask_for_the_first_block(route, state)
         kind = await self._chain_id(route, state)
         if kind is not None and kind is not ReplyKind.ANSWER and kind.counts is Outcome.IGNORED:
             self._judge(route, state, None)  # it cannot or will not say: taken at its word
@@ -216,6 +214,8 @@ class Prober:
         permit = route.pool.ask(state.position, Family.HEAD, self._clock())
         kind, result = await self._ask(route, state, permit, call)
         if kind is ReplyKind.ANSWER and result is not None:
+            if state.verified and route.dialect.genesis_call is not None:
+                await self._ask_for_the_first_block(route, state)
             self._judge(route, state, route.dialect.parse_chain_id(result) if ask is not None else None)
         return kind
 

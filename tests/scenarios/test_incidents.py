@@ -71,7 +71,11 @@ def test_2020_11_11_one_client_version_is_stuck_for_hours(tmp_path: Path) -> Non
             await home.until(lambda: not reasons(home, "p0"), 5)
             back, _ = await heads(home, 600)
             share = sum(t.headers["x-seawall-endpoint"] == "p0" for t in back.told) / len(back.told)
-            assert 0.05 < share < 0.6, "it came back to a storm"
+            assert share < 0.75, "it came back to a storm"  # the fastest of three gets two thirds, whoever it is
+            for _ in range(50):  # and the slowest gets few, but some
+                back.told += (await heads(home, 20))[0].told
+                await asyncio.sleep(0.05)
+            assert "p0" in {t.headers["x-seawall-endpoint"] for t in back.told}, "it is left alone for ever"
             told(
                 "2020-11-11",
                 f"callers saw no old head: the stuck provider was left {late} blocks after its last one, and when "

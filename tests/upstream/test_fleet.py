@@ -24,6 +24,7 @@ from gateway.model import (
     RequestClass,
 )
 from gateway.policy.breaker import BreakerSettings, BreakerState
+from gateway.policy.heads import HeadSettings
 from gateway.upstream.facts import LACKED_BY_ALL_FOR, MAX_UNSUPPORTED
 from gateway.upstream.fleet import Pool
 from gateway.upstream.permits import Moved, Permit, PoolSettings
@@ -197,6 +198,36 @@ def test_two_of_one_client_version_that_are_stuck_take_the_third_out_of_the_fron
         pool.expire(pool.clock())
     assert pool.domains.demoted(2) is None
     assert reached(pool) == {0, 1, 2, 3, 4}
+
+
+def test_a_reload_keeps_what_is_known_of_heads_unless_it_is_to_be_judged_in_another_way() -> None:
+    def known(settings: PoolSettings, provider: str = "p0") -> tuple[int, int, list[str]]:
+        clock = Clock()
+        before = pool_of(endpoint(0), endpoint(1), endpoint(2), clock=clock)
+        heads(before, 80, 101, 103)
+        before.blocks.served = 103
+        after = pool_of(endpoint(0, provider=provider), endpoint(1), endpoint(2), clock=clock, settings=settings)
+        after.inherit(before)
+        book = after.blocks.book
+        return after.blocks.served, book.reference, [book.standing(position).value for position in range(3)]
+
+    assert known(SETTINGS) == (103, 103, ["lagging", "current", "current"])
+    anew = (103, -1, ["unknown"] * 3)
+    assert known(PoolSettings(heads=HeadSettings(lag_blocks=5))) == anew, "the new tolerance waits for a restart"
+    assert known(SETTINGS, provider="p1") == anew, "two endpoints of one provider are one voice"
+
+
+def test_what_was_learned_of_an_endpoints_blocks_goes_with_its_address() -> None:
+    pool, clock = pool_and_clock()
+    heads(pool, 1000, 1000, 1000)
+    pool.blocks.lacks(0, Family.STATE, 500, clock.now)
+    old = Call(STATE, b"[]", b"1", RequestClass.PINNED_READ, BlockRef.NUMBER, 50, 50)
+    assert pool.ranking_for(old, clock.now).front == (1, 2)
+    pool.renewed(0, clock.now)
+    assert pool.ranking_for(old, clock.now).front == (0, 1, 2), "an archive was bought, and is not used"
+    assert reached(pool) == {1, 2}, "the head of the node that was there before is not its own"
+    heads(pool, 1000)
+    assert reached(pool) == {0, 1, 2}
 
 
 def test_who_may_know_better_is_asked_before_who_runs_somewhere_else() -> None:
