@@ -176,6 +176,10 @@ class Feeds:
 
     # --- upstream.feed_sources.Lines --------------------------------------------------------------
 
+    @property
+    def exist(self) -> bool:
+        return bool(self._targets)
+
     def candidates(self, now: float) -> list[Endpoint]:
         """Endpoints with a WebSocket that may be used, the best first; a standby only while it is needed."""
         if self._route is None or not self._targets:

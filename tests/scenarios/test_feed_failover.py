@@ -214,6 +214,23 @@ async def give_other_sockets(h: House, scripted: ScriptedSockets, count: int) ->
     assert await h.gateway.reload()
 
 
+def test_what_is_made_of_polls_alone_is_neither_late_nor_a_gap(tmp_path: Path) -> None:
+    """An operator looks at these figures for sockets that bring too little."""
+
+    async def story(folder: Path, sockets: bool) -> None:
+        async with brisk(folder, endpoint_extra=WS if sockets else "") as h:
+            watch = await Watch.begin(h)
+            await blocks(3)
+            for provider in h.providers:
+                provider.strike_sockets(SocketFault.SILENT, 1.0)
+            await blocks(6)
+            watch.has_all(await watch.caught_up())
+            stats = h.gateway.routes[0].stats
+            assert [n > 0 for n in (stats.gaps_found, stats.blocks_filled, stats.events_late)] == [sockets] * 3
+
+    together(tmp_path, story, [True, False])
+
+
 # --- blocks that were missed ------------------------------------------------------------------------
 
 
