@@ -19,7 +19,7 @@ from typing import Any
 
 from gateway import __version__
 from gateway.clock import monotonic, wall_seconds
-from gateway.config.load import load, secrets_of
+from gateway.config.load import load, secrets_of, with_listen
 from gateway.config.scalars import host_and_port
 from gateway.config.settings import Settings
 from gateway.config.watch import watch
@@ -60,6 +60,7 @@ logger = logging.getLogger("seawall")
 VERIFY_AT_START = 3.0  # seconds given to the first look at all endpoints; whoever is late is asked again later
 POLL_AT_START = 1.0  # the same for their heads
 DIARY_EVERY = 1.0  # seconds between two looks at what is wrong
+SECRETS_LIVE = 600.0  # seconds after a reload in which the secrets that it took away are still masked
 OLD_ENGINES_LIVE = 60.0  # seconds after a reload in which calls begun before it may still use their way out
 
 
@@ -67,13 +68,21 @@ class Gateway:
     """A running gateway.  `await start()`, `await stop()`; in between it serves."""
 
     def __init__(
-        self, settings: Settings, config_path: Path | None, redactor: Redactor, seed: int | None = None
+        self,
+        settings: Settings,
+        config_path: Path | None,
+        redactor: Redactor,
+        seed: int | None = None,
+        listen: str | None = None,
     ) -> None:
+        """`listen`: the address for callers that `settings` have in place of the file's."""
         self.settings = settings
         self.draining = False
         self.simulated = Simulated({}, {})
         self._config_path = config_path
+        self._listen = listen
         self._redactor = redactor
+        self._past_secrets: dict[str, float] = {}  # until when each is masked
         self._started_at = monotonic()
         self._config_state: dict[str, Any] = {"loaded_at": round(wall_seconds(), 3), "problems": []}
         self._chance = random.Random(seed)  # noqa: S311 - spreads load and probes; nothing secret hangs on it
@@ -174,7 +183,10 @@ class Gateway:
             )
             public = self._listener(PublicApp(self._rpc, rest, public_pages(self)), self._upgrade)
             token = settings.operations.token
-            operations = self._listener(operations_pages(self, token.reveal() if token else None))
+            rpc = self._rpc
+            operations = self._listener(
+                operations_pages(self, token.reveal() if token else None, lambda: rpc.table.hosts)
+            )
             await public.start(*host_and_port(settings.listen))
             self._listeners.append(public)
             await operations.start(*host_and_port(settings.operations.listen))
@@ -219,12 +231,14 @@ class Gateway:
             return False
         try:
             settings = load(self._config_path)
+            if self._listen is not None:
+                settings = with_listen(settings, self._listen)
             fixed = _cannot_change(self.settings, settings)
             if fixed:
                 raise ConfigError(
                     [f"{self._config_path}: {name} cannot change while running; restart" for name in fixed]
                 )
-            self._redactor.replace([*secrets_of(self.settings), *secrets_of(settings)])
+            self._mask(settings)
             table = self._adopt(settings)
         except (ConfigError, ValueError, OSError) as error:
             problems = error.problems if isinstance(error, ConfigError) else [str(error)]
@@ -237,6 +251,8 @@ class Gateway:
         self._rpc.table = table
         if self._streams is not None:
             self._streams.reloaded()
+        if self._venue_sockets is not None:
+            self._venue_sockets.reloaded()
         self._config_state = {"loaded_at": round(wall_seconds(), 3), "problems": []}
         self._metrics.config_reloads.count("applied")
         self._metrics.keep_only({r.name: [e.id for e in r.pool.endpoints] for r in self.all_routes})
@@ -247,6 +263,13 @@ class Gateway:
     def reload_soon(self) -> None:
         """`reload` for whoever cannot wait, such as the handler of a signal."""
         self._spawn(self.reload())
+
+    def _mask(self, settings: Settings) -> None:
+        """Learn the secrets of `settings`, and keep those of before while what uses them may still speak."""
+        now = monotonic()
+        self._past_secrets = {secret: until for secret, until in self._past_secrets.items() if until > now}
+        self._past_secrets |= dict.fromkeys(secrets_of(self.settings), now + SECRETS_LIVE)
+        self._redactor.replace([*self._past_secrets, *secrets_of(settings)])
 
     # --- what the pages ask (edge.pages.House) ----------------------------------------------------
 
@@ -262,6 +285,10 @@ class Gateway:
                 row["feeds"] = self._feeds[row["name"]].snapshot()
         report["sockets"] = self.sockets
         return report
+
+    def chains(self) -> list[str]:
+        """The names of the routes that take JSON-RPC."""
+        return [route.name for route in self.routes]
 
     def readiness(self) -> tuple[bool, list[str]]:
         return readiness(self.all_routes, monotonic(), self.draining)
@@ -416,6 +443,8 @@ def _cannot_change(old: Settings, new: Settings) -> list[str]:
 
 
 async def _close_later(engines: list[Any]) -> None:
-    await asyncio.sleep(OLD_ENGINES_LIVE)
-    for engine in engines:
-        await engine.close()
+    try:
+        await asyncio.sleep(OLD_ENGINES_LIVE)
+    finally:  # a stop does not wait so long, and closes them all the same
+        for engine in engines:
+            await engine.close()

@@ -27,6 +27,7 @@ from gateway.config.scalars import (
     Host,
     Name,
     Origin,
+    OwnToken,
     ProxyUrl,
     ReadableFile,
     SocketUrl,
@@ -373,7 +374,9 @@ class OperationsSettings(Tree):
     """Metrics, explanations and drains; not for the public."""
 
     listen: Address = Field(default="127.0.0.1:4001", description="address; other than loopback only with a token")
-    token: Token | None = Field(default=None, description="token that every request must carry; write ${NAME}")
+    token: OwnToken | None = Field(
+        default=None, description="token that every request must carry, at least 16 characters; write ${NAME}"
+    )
 
 
 class LogSettings(Tree):

@@ -92,10 +92,12 @@ class RestHost(Struct, frozen=True, forbid_unknown_fields=True):
 class Signing(Struct, frozen=True, forbid_unknown_fields=True):
     """How a signed request is recognised, and how long it lives.
 
-    Places are ``?name`` (a parameter of query or form), ``name`` (a header) or ``{name}`` (a member of a
-    JSON body).  `units` of the timestamp: ms, s, iso.  `window` in seconds is what holds when the request
-    names none at `window_at` (there in `window_unit`).  `nonce`: the number must rise with each request of
-    a key, so order is kept and nothing is ever sent again.
+    Places are ``?name`` (a parameter of query or form), ``name`` (a header), ``{name}`` (a member of a
+    JSON body), ``name{member}`` (of the JSON inside a header: base64, or a token's claims) or ``/2`` (the second
+    segment of the path).  `units` of the timestamp: ms, s, iso.  `window` in seconds is what holds when the
+    request names none at `window_at` (there in `window_unit`).  `until` is where a caller may say itself after
+    which instant the venue shall refuse it.  `nonce`: the number must rise with each request of a key, so order is
+    kept and nothing is ever sent again.
     """
 
     key: tuple[str, ...]
@@ -105,14 +107,18 @@ class Signing(Struct, frozen=True, forbid_unknown_fields=True):
     window: NotNegative = 0.0
     window_at: str = ""
     window_unit: str = "ms"
+    until: str = ""
+    until_unit: str = "ms"
     nonce: bool = False
 
 
 class Limit(Struct, frozen=True, forbid_unknown_fields=True):
     """A rate limit.  `amount` within `window` seconds.
 
-    `counts`: weight or calls.  `on`: all, public, signed or orders.  `each`: one for all (empty), for each
-    path, or for each account.  `header` tells the amount used (or left, by `says`).
+    `counts`: weight or calls.  `on`: all, public, signed or orders (what places or changes one, but never what
+    takes one away).  `each`: one for all (empty), for each path, for each account, for both, or for these and each
+    symbol.  `header` tells the amount used (or left, by `says`); `of` is the header of the whole that it is left
+    of, where accounts differ: what counts is the share of it.
     """
 
     name: Text
@@ -123,6 +129,7 @@ class Limit(Struct, frozen=True, forbid_unknown_fields=True):
     each: str = ""
     header: str = ""
     says: str = "used"
+    of: str = ""
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,7 +146,8 @@ class Rest(Struct, frozen=True, forbid_unknown_fields=True):
 
     `do` are ``GET /path/{any}`` and, where the body names what is asked, ``POST /info#l2Book``.  `fresh_for` is
     how old a shared answer may be, in seconds; 0: never shared.  `client_id` and `symbol` are places like those
-    of signing, in a write; `found_by` is the request that tells what became of it.
+    of signing, in a write; `found_by` is the request that tells what became of it, with these two and other
+    parameters of the write in braces.  `family` where the hosts that serve it are not those of its use.
     """
 
     do: tuple[str, ...]
@@ -151,14 +159,15 @@ class Rest(Struct, frozen=True, forbid_unknown_fields=True):
     symbol: str = ""
     found_by: str = ""
     listed_by: str = ""  # the same when the caller gave no client id
+    family: str = ""
 
 
 class ErrorRule(Struct, frozen=True, forbid_unknown_fields=True):
     """What certain answers mean.  All conditions given must hold; the first rule that fits wins.
 
     `status` is a number or ``5xx``; a code may end in ``*``; `text` is looked for in lower case.  `hold` is how
-    many seconds one waits when the answer names no time, and `each` who: everybody (empty), those who ask for the
-    same path, or the account.
+    many seconds one waits when the answer names no time, `least` whatever it names, and `each` who: everybody
+    (empty), those who ask for the same path, or the account.
     """
 
     word: Word
@@ -167,14 +176,16 @@ class ErrorRule(Struct, frozen=True, forbid_unknown_fields=True):
     text: tuple[str, ...] = ()
     on: str = ""  # reads or writes
     hold: NotNegative = 0.0
+    least: NotNegative = 0.0
     each: str = ""
 
 
 class Errors(Struct, frozen=True, forbid_unknown_fields=True):
     """Where a venue puts its errors.  Places are member names, one after the other: ``error.0``.
 
-    `success` are the codes that mean none; `then` looks deeper where the first code only says that there is
-    more to see.  `wait` are headers or texts that name the time to wait.
+    `success` are the codes that mean none; `then` looks deeper, also into the answers to writes of several
+    orders at once, whose members may have ended in different ways.  `wait` are headers that name the time to wait,
+    with the unit of small numbers (ms or s; large ones are instants); `until_text` is what stands before it in a text.
     """
 
     rules: tuple[ErrorRule, ...] = ()
@@ -183,7 +194,7 @@ class Errors(Struct, frozen=True, forbid_unknown_fields=True):
     success: tuple[str, ...] = ()
     inside_200: bool = False
     then: tuple[str, ...] = ()
-    wait: tuple[str, ...] = ()
+    wait: dict[str, str] = {}
     until_text: str = ""
 
 
@@ -359,13 +370,17 @@ def _contradictions(venue: Venue) -> list[tuple[str, str]]:
                 found.append((f"{place}.do", f"{call} is listed twice"))
             if rest.use is Use.ACCOUNT and call.startswith(("PUT", "PATCH", "DELETE")):
                 found.append((f"{place}.do", f"{call} cannot be a read"))
-    limits = ("weight", "calls"), ("all", "public", "signed", "orders"), ("", "path", "account"), ("used", "left")
+        if rest.family and rest.family not in families:
+            found.append((f"{place}.family", f"{rest.family} is no family of calls"))
+    each = ("", "path", "account", "both", "symbol")
+    limits = ("weight", "calls"), ("all", "public", "signed", "orders"), each, ("used", "left")
     for i, limit in enumerate(venue.limits):
         for name, allowed in zip(("counts", "on", "each", "says"), limits, strict=True):
             if getattr(limit, name) not in allowed:
                 found.append((f"$.limits[{i}].{name}", f"expected one of {', '.join(allowed)}"))
     if venue.signing is not None and venue.signing.unit not in ("ms", "s", "iso", "us"):
         found.append(("$.signing.unit", "expected one of ms, s, us, iso"))
+    found += [("$.errors.wait", f"{u} is neither ms nor s") for u in venue.errors.wait.values() if u not in ("ms", "s")]
     for i, rule in enumerate(venue.errors.rules):
         if rule.on not in ("", "reads", "writes"):
             found.append((f"$.errors.rules[{i}].on", "expected reads or writes"))

@@ -8,6 +8,7 @@ Does not belong here: who listens to what (upstream/venue_topics).
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ import msgspec
 from gateway.dialect.venue import Numbers, Sharing
 
 MAX_TOPICS = 1024  # in one request
+MAX_TOPIC = 256  # characters; names of markets are a tenth of it, and each is kept for as long as its topic
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,10 @@ class Messages:
         items = topics if isinstance(topics, list) else [topics]
         if not items or len(items) > MAX_TOPICS or not all(isinstance(item, (str, dict)) for item in items):
             return None
+        if any(isinstance(item, str) and not _plain(item) for item in items):
+            return None
         keys = tuple(key_of(item) for item in items)
-        if any(piece in key for key in keys for piece in sharing.private):
+        if any(len(key) > MAX_TOPIC or any(piece in key for piece in sharing.private) for key in keys):
             return None
         raw_id = json.dumps(found[sharing.id]) if sharing.id and sharing.id in found else ""
         return Wanted(op == sharing.subscribe, keys, raw_id)
@@ -68,7 +73,7 @@ class Messages:
             _, found, rest = target.partition(marker)
             if found:
                 names = rest.partition("&")[0].partition("?")[0].split("/")
-                return tuple(name for name in names if "@" in name or name.startswith("!"))
+                return tuple(name for name in names if ("@" in name or name.startswith("!")) and _plain(name))
         return ()
 
     def request(self, on: bool, topics: list[str], number: int) -> bytes:
@@ -119,8 +124,13 @@ class Messages:
             return message
 
 
+def _plain(name: str) -> bool:
+    """A name that could be a market's; one that looks like an object would be taken for the key of one."""
+    return len(name) <= MAX_TOPIC and not name.startswith("{")
+
+
 def key_of(topic: Any) -> str:
-    """One text for equal topics."""
+    """One text for equal topics: a name, or an object's JSON, which begins with a brace."""
     return topic if isinstance(topic, str) else json.dumps(topic, sort_keys=True, separators=(",", ":"))
 
 
@@ -149,7 +159,7 @@ def _at(value: Any, place: str) -> Any:
 def _whole(value: Any) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, str) and value.lstrip("-").isdigit() and len(value) < 20:
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
         return int(value)
     return None
 

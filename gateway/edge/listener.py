@@ -9,6 +9,7 @@ Does not belong here: reading requests (server), frames (socket), anything about
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import socket
 from collections.abc import Callable
@@ -61,11 +62,16 @@ class Listener:
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> None:
-        """Bind and listen.  Raises OSError when the address is taken or not ours."""
+        """Bind and listen.  Raises OSError, which names the address, when that is taken or not ours."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._server = await self.loop.create_server(
-            lambda: EdgeProtocol(self), host, port, family=family, backlog=2048
-        )
+        try:
+            self._server = await self.loop.create_server(
+                lambda: EdgeProtocol(self), host, port, family=family, backlog=2048
+            )
+        except OSError as error:
+            shown = f"[{host}]" if family == socket.AF_INET6 else host
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            raise OSError(error.errno, f"cannot listen on {shown}:{port}: {why}") from None
         self._sweeper = self.loop.create_task(self._sweep())
 
     @property

@@ -288,10 +288,9 @@ class CallerSocket(asyncio.Protocol):
             self.send_binary(message)
         return self.drain() if self._paused else None
 
-    def relayed(self) -> None:
-        """One of the caller's messages has gone on."""
-        if self._under_way:
-            self.under_way -= 1
+    def relayed(self, places: int) -> None:
+        """One of the caller's messages has gone on, which counted as so many."""
+        self.under_way = max(0, self._under_way - places)
 
     def send_binary(self, data: bytes) -> None:
         """Send one binary message, as `send` does."""

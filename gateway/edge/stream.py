@@ -80,7 +80,7 @@ class Streams:
         caller.require(target.route.name, 0, self.clock())
         if len(self.sessions) >= self.limits.sockets:
             raise TooManyConnections("too many WebSockets are open")
-        return Session(self, scope["path"], caller, key, ask.wished(never))
+        return Session(self, scope["path"], caller, key, ask.wished(never, scope["client"]))
 
     def reloaded(self) -> None:
         """The table was replaced: sockets whose key is gone, or may not use their route any more, are closed."""

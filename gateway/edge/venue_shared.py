@@ -31,7 +31,6 @@ class SharedSession:
         target: str,
         headers: Sequence[tuple[str, str]],
         most_topics: int,
-        most_waiting: int,
         start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         gone: Callable[[SharedSession], None],
         too_slow: Callable[[], None],
@@ -42,7 +41,6 @@ class SharedSession:
         self._target = target
         self._headers = headers
         self._most_topics = most_topics
-        self._most_waiting = most_waiting
         self._start = start
         self._gone = gone
         self._too_slow = too_slow
@@ -136,10 +134,9 @@ class SharedSession:
     def _pass_on(self, message: str | bytes, socket: CallerSocket) -> None:
         """What we do not understand is between the caller and the exchange."""
         if self._own is None:
-            self._own = PassThrough(self._streams, self._most_waiting)
+            self._own = PassThrough(self._streams)
             self._task = self._start(self._carry(self._own, socket))
-        self._own.put(message)
-        socket.under_way += 1
+        socket.under_way += self._own.put(message)
 
     async def _carry(self, own: PassThrough, socket: CallerSocket) -> None:
         code, reason = await own.run(self._target.partition("?")[0], self._headers, "", socket.relay, socket.relayed)

@@ -144,6 +144,10 @@ class Connectivity:
             return None
         return self._cut_since if now - self._cut_since >= CERTAIN_AFTER else None
 
+    def tried(self, now: float) -> int:
+        """Providers that were tried of late, and not reached."""
+        return sum(now - streak.last_at <= RECENT for streak in self._streaks.values())
+
     def _settle(self) -> None:
         self._streaks.clear()
         self._reached.clear()

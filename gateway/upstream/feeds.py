@@ -16,7 +16,7 @@ from typing import Any
 
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import BadReply, read_reply
-from gateway.errors import AttemptError, UnknownRoute
+from gateway.errors import AttemptError, TooManySubscriptions, UnknownRoute
 from gateway.events import FeedKind, Subscription
 from gateway.limits import FeedSettings
 from gateway.model import AttemptRecord, Endpoint, Family, HeadReport, Reason
@@ -124,6 +124,8 @@ class Feeds:
         """Subscribe; what is told from now on reaches the listener.  Raises Refused or a GatewayError."""
         key = subscription.key if subscription.shared else b"%d %b" % (next(self._own), subscription.key)
         feed = self._feeds.get(key)
+        if feed is None and len(self._feeds) >= self._settings.kinds:
+            self._make_room()
         if feed is None or feed.finished:
             if feed is not None:
                 feed.close()
@@ -137,6 +139,13 @@ class Feeds:
             feed.leave(listener)
             raise
         return feed
+
+    def _make_room(self) -> None:
+        """One that is only kept gives way; filters come from callers.  Raises TooManySubscriptions."""
+        unused = next(((key, feed) for key, feed in self._feeds.items() if not feed.needed), None)
+        if unused is None:
+            raise TooManySubscriptions(f"a route carries at most {self._settings.kinds} different subscriptions")
+        self._forget(*unused)
 
     async def close(self) -> None:
         """The route is gone, or the gateway stops: everybody is told."""

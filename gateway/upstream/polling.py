@@ -165,7 +165,7 @@ class Poller:
         """One question, counted like any attempt; its raw result, or None."""
         method, params = ask
         call: Call = route.dialect.call(method, params, b"0")
-        permit = route.pool.ask(state.position, call.method.family, self._clock())
+        permit = route.pool.ask(state.position, call.method.family, self._clock(), call.method.cost)
         until = self._clock() + min(PATIENCE, route.transport.attempt_timeout)
         attempt = await self._attempts.send(route, call, permit, until, None, "probe", again=True)
         self._attempts.settle(route, call, [attempt])
@@ -184,5 +184,6 @@ def _may_be_asked(state: EndpointState, now: float) -> bool:
         and not state.exclusion_reason
         and now >= state.hold.until
         and state.awake
+        and not state.budget.used_up(now)
         and (head is None or head.breaker.state.value == "closed")
     )

@@ -75,6 +75,12 @@ class VenueRoute:
             await self.streams.close()
 
     @property
+    def skew(self) -> float:
+        """The venue's clock minus ours, in seconds, as most of its hosts tell it; 0 while none has."""
+        told = sorted(facts.skew for facts in self.facts if facts.skew is not None)
+        return told[len(told) // 2] if told else 0.0
+
+    @property
     def title(self) -> str:
         return self.venue.title
 

@@ -24,6 +24,9 @@ from gateway.upstream.sockets import ConnectBudget, SocketTarget, dial_target, w
 FIRST_HOLD, LONGEST_HOLD = 1.0, 60.0  # seconds in which a host that failed is left alone
 RESTART, GOING_AWAY, TRY_LATER = 1012, 1001, 1013
 NOT_PASSED_ON = frozenset({1005, 1006, 1015})  # codes that no side may send
+PIECE = 65_536  # bytes of a caller's message that count like one message more, while it waits
+REFUSED_TO_A_CALLER = frozenset(f"http_{status}" for status in (400, 401, 404, 405, 414, 431))
+"""What a host says to a caller's own handshake about that caller, and to any other as well."""
 
 
 @dataclass(slots=True)
@@ -78,6 +81,7 @@ class VenueStreams:
         self.passing = 0  # callers' own streams that are open
         self._resolver = resolver
         self._budget = connects
+        self._budget_of_callers = ConnectBudget(clock)  # who opens and closes streams makes no feed wait
         self._clock = clock
         self._chance = chance
         self._closing: set[asyncio.Future[None]] = set()
@@ -97,9 +101,18 @@ class VenueStreams:
         return sorted(fit, key=cost)
 
     async def connect(
-        self, target: str, headers: Sequence[tuple[str, str]], name: str = "", apart: StreamHost | None = None
+        self,
+        target: str,
+        headers: Sequence[tuple[str, str]],
+        name: str = "",
+        apart: StreamHost | None = None,
+        *,
+        for_caller: bool = False,
     ) -> tuple[StreamHost, Connection]:
-        """A stream at `target` (path and query), from the first host that gives one.  Raises NoStream."""
+        """A stream at `target` (path and query), from the first host that gives one.  Raises NoStream.
+
+        `for_caller`: target and headers are a caller's, and so is the blame when a host does not like them.
+        """
         path = target.partition("?")[0]
         why = "no_host"
         until = self._clock() + self.settings.open_within
@@ -107,12 +120,14 @@ class VenueStreams:
             left = until - self._clock()
             if left <= 0:
                 break
-            await self._budget.take()
+            await (self._budget_of_callers if for_caller else self._budget).take()
             try:
                 async with asyncio.timeout(left):
                     connection = await dial_target(host.target.below(target, headers), self._resolver, self.settings)
             except Exception as error:
                 why = word_for(error)
+                if for_caller and why in REFUSED_TO_A_CALLER:
+                    break
                 self._failed(host, why)
                 continue
             self.connects += 1
@@ -164,21 +179,15 @@ class VenueStreams:
 class PassThrough:
     """One caller's own stream: what comes goes out on the other side."""
 
-    def __init__(self, streams: VenueStreams, most_waiting: int) -> None:
+    def __init__(self, streams: VenueStreams) -> None:
         self._streams = streams
-        self._waiting: asyncio.Queue[str | bytes] = asyncio.Queue()
-        self._most = most_waiting
-        self._size = 0
+        self._waiting: asyncio.Queue[tuple[str | bytes, int]] = asyncio.Queue()
 
-    @property
-    def full(self) -> bool:
-        """The caller must be read no further."""
-        return self._size >= self._most
-
-    def put(self, message: str | bytes) -> None:
-        """A message of the caller's."""
-        self._size += len(message)
-        self._waiting.put_nowait(message)
+    def put(self, message: str | bytes) -> int:
+        """A message of the caller's; returns how many it counts as until it has left: large ones are several."""
+        places = 1 + len(message) // PIECE
+        self._waiting.put_nowait((message, places))
+        return places
 
     async def run(
         self,
@@ -186,16 +195,16 @@ class PassThrough:
         headers: Sequence[tuple[str, str]],
         name: str,
         deliver: Callable[[str | bytes], Awaitable[None] | None],
-        taken: Callable[[], None],
+        taken: Callable[[int], None],
     ) -> tuple[int, str]:
         """Carry both ways until one side ends; returns the close code and reason for the caller.
 
         `deliver` gives the caller a message and may return what to wait for before the next one; `taken` is told
-        of each message of the caller's that has left.
+        of each message of the caller's that has left, by what `put` said of it.
         """
         streams = self._streams
         try:
-            host, connection = await streams.connect(target, headers, name)
+            host, connection = await streams.connect(target, headers, name, for_caller=True)
         except NoStream as none:
             return TRY_LATER, f"no host of the exchange gave a stream ({none.why}); try again"
         streams.passing += 1
@@ -223,13 +232,12 @@ class PassThrough:
             streams.parted(host, why)
             streams.shut(connection)
 
-    async def _send(self, connection: Connection, taken: Callable[[], None]) -> None:
+    async def _send(self, connection: Connection, taken: Callable[[int], None]) -> None:
         try:
             while True:
-                message = await self._waiting.get()
+                message, places = await self._waiting.get()
                 await connection.send(message)
-                self._size -= len(message)
-                taken()
+                taken(places)
         except ConnectionClosed:
             return  # the reading side tells
 

@@ -22,6 +22,7 @@ from gateway.limits import EdgeLimits, FeedSettings, SocketLimits
 from gateway.upstream.outbound import Outbound
 from gateway.upstream.resolver import Resolver
 from gateway.upstream.sockets import ConnectBudget, UpstreamSocket, socket_target
+from tests.pace import PATIENCE
 
 LARGEST = 16 * 1024 * 1024  # bytes; the largest message of the suite's cases (9.1.6)
 
@@ -115,7 +116,7 @@ class Echoing:
                     await socket.send(data)
 
 
-async def upstream_side(url: str, *, binary: bool = False, within: float = 30.0) -> str:
+async def upstream_side(url: str, *, binary: bool = False, within: float = PATIENCE) -> str:
     """One case on an upstream socket; how the socket ended.  Raises TimeoutError."""
     events = Echoing(binary=binary)
     target = socket_target(Outbound(url="http://127.0.0.1", ws=url))

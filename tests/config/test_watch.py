@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from gateway.config.watch import watch
+from tests.pace import PATIENCE
 
-SOON = 5.0  # for a loaded machine; an event takes some 30 ms
-NEVER = 60.0  # a poll that plays no part
+SOON = PATIENCE  # an event takes some 30 ms
+NEVER = 3600.0  # a poll that plays no part
 
 
 class Watching:

@@ -20,6 +20,8 @@ def test_while_nobody_is_reached_nothing_counts() -> None:
     net = Connectivity(3)
     assert not any(net.unreached(PROVIDERS[n % 3], n, float(n)) for n in range(300))
     assert net.local_fault_since(299.0) == 0.0
+    assert net.tried(299.0) == 3
+    assert net.tried(299.0 + 2 * RECENT) == 0
 
 
 def test_what_was_deferred_counts_as_soon_as_another_is_reached() -> None:

@@ -11,6 +11,8 @@ import time
 from functools import lru_cache
 from typing import Any, Self
 
+from tests.pace import PATIENCE
+
 
 @lru_cache(maxsize=4096)  # one frame goes to all callers, so its text is read once
 def parsed(text: bytes) -> dict[str, Any]:
@@ -41,7 +43,7 @@ class Subscriber(asyncio.Protocol):
             f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n".encode()
         )
-        await asyncio.wait_for(self._handshake, 10)
+        await asyncio.wait_for(self._handshake, PATIENCE)
         return self
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -114,13 +116,13 @@ class Subscriber(asyncio.Protocol):
         answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
         body = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": list(params)}
         self.send_frame(1, json.dumps(body).encode())
-        told: dict[str, Any] = await asyncio.wait_for(answer, 20)
+        told: dict[str, Any] = await asyncio.wait_for(answer, PATIENCE)
         return told
 
     async def batch(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         answer = self._answers[-1] = asyncio.get_running_loop().create_future()
         self.send_frame(2, json.dumps(items).encode())
-        told: list[dict[str, Any]] = await asyncio.wait_for(answer, 20)
+        told: list[dict[str, Any]] = await asyncio.wait_for(answer, PATIENCE)
         return told
 
     async def subscribe(self, *params: Any) -> str:

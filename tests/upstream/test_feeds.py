@@ -12,7 +12,7 @@ import pytest
 
 from gateway.dialect.evm import EvmDialect
 from gateway.drill.chain import SimulatedChain
-from gateway.errors import GatewayError, NoEndpoint, UnknownRoute
+from gateway.errors import GatewayError, NoEndpoint, TooManySubscriptions, UnknownRoute
 from gateway.events import FeedKind, Subscription
 from gateway.limits import FeedSettings, TransportSettings
 from gateway.model import Call, Endpoint, HeadReport
@@ -139,6 +139,24 @@ def numbers(ear: Ear) -> list[int]:
 # --- shared, kept, given up -------------------------------------------------------------------------
 
 
+def test_more_different_subscriptions_than_allowed_are_refused_and_one_that_nobody_needs_gives_way() -> None:
+    async def story(w: World) -> None:
+        w.adopt(w.route, FeedSettings(kinds=4))
+        ears = [Ear() for _ in range(3)]
+        feeds = [
+            await w.feeds.join(subscription("logs", {"address": "0x" + f"{n:040x}"}), ear) for n, ear in enumerate(ears)
+        ]
+        one_more = subscription("logs", {"address": "0x" + "ff" * 20})
+        with pytest.raises(TooManySubscriptions):
+            await w.feeds.join(one_more, Ear())
+        assert await w.feeds.join(subscription("logs", {"address": "0x" + f"{1:040x}"}), Ear()) is feeds[1]
+        feeds[0].leave(ears[0])
+        await w.feeds.join(one_more, Ear())
+        assert len(w.feeds.snapshot()) == 4  # with the heads, on which logs live
+
+    world(story)
+
+
 def test_a_feed_without_listeners_is_kept_for_a_while_and_then_closed() -> None:
     async def story(w: World) -> None:
         ear = Ear()
@@ -156,6 +174,19 @@ def test_a_feed_without_listeners_is_kept_for_a_while_and_then_closed() -> None:
         asked = len(w.calls)
         await asyncio.sleep(60)
         assert len(w.calls) == asked  # nobody listens: nothing is asked
+
+    world(story)
+
+
+def test_what_subscribers_were_told_of_the_head_is_what_callers_have_seen() -> None:
+    async def story(w: World) -> None:
+        ear = Ear()
+        await w.feeds.join(HEADS, ear)
+        assert w.route.pool.blocks.served == -1
+        await asyncio.sleep(5)
+        assert w.route.pool.blocks.served == numbers(ear)[-1]
+        w.route.pool.blocks.told(10**9)
+        assert w.route.pool.blocks.served == numbers(ear)[-1], "no block that nobody else has"
 
     world(story)
 
