@@ -155,28 +155,12 @@ class RouteBuilder:
         """The running route called `name`."""
         settings = self._settings
         route = settings.routes[name]
-        own = {part.name: getattr(route, part.name) for part in dataclasses.fields(PoolSettings)}
-        policies = PoolSettings(**{name: own[name] or getattr(settings.defaults, name) for name in own})
         transport = route.transport or settings.defaults.transport
         chain = find(route.chain) if route.chain is not None else None
         known = chain or (find(route.chain_id) if route.chain_id is not None else None)
-        rhythm = known.rhythm if known is not None else Rhythm.DEMAND
         venue = route.exchange
         outbounds = [_outbound(endpoint, venue is not None) for endpoint in route.endpoints]
-        pool = Pool(
-            name,
-            [self._endpoint(name, endpoint, venue) for endpoint in route.endpoints],
-            policies,
-            monotonic,
-            self._chance,
-            self._tell,
-            self._metrics.attempts_for,
-            block_time=known.block_time if known is not None and rhythm is not Rhythm.DEMAND else None,
-            rhythm=rhythm,
-            connectivity=self._connectivity,
-            budgets=self._budgets_of(route),
-            vital=Family.MARKET if venue is not None else Family.HEAD,
-        )
+        pool = self._pool(name, route, venue, known)
         stats = self._metrics.route(name)
         engines = [build_engine(outbound, transport, self._resolver, monotonic) for outbound in outbounds]
         fingerprints = [outbound.fingerprint(transport) for outbound in outbounds]
@@ -216,6 +200,26 @@ class RouteBuilder:
         )
         built.listen()
         return built
+
+    def _pool(self, name: str, route: RouteSettings, venue: Venue | None, known: Chain | None) -> Pool:
+        """The endpoints of a route with its policies.  `known`: what the catalogue says of its chain."""
+        own = {part.name: getattr(route, part.name) for part in dataclasses.fields(PoolSettings)}
+        policies = {name: own[name] or getattr(self._settings.defaults, name) for name in own}
+        rhythm = known.rhythm if known is not None else Rhythm.DEMAND
+        return Pool(
+            name,
+            [self._endpoint(name, endpoint, venue) for endpoint in route.endpoints],
+            PoolSettings(**policies),
+            monotonic,
+            self._chance,
+            self._tell,
+            self._metrics.attempts_for,
+            block_time=known.block_time if known is not None and rhythm is not Rhythm.DEMAND else None,
+            rhythm=rhythm,
+            connectivity=self._connectivity,
+            budgets=self._budgets_of(route),
+            vital=Family.MARKET if venue is not None else Family.HEAD,
+        )
 
     def _endpoint(self, route: str, endpoint: EndpointSettings, venue: Venue | None) -> Endpoint:
         provider = self._settings.providers.get(endpoint.provider) if endpoint.provider else None

@@ -53,8 +53,8 @@ PURE = ("policy", "dialect")
 PURE_STDLIB = {
     "__future__", "abc", "base64", "binascii", "bisect", "calendar", "collections", "collections.abc", "copy",
     "dataclasses", "decimal", "email.utils", "enum", "fractions", "functools", "hashlib", "heapq", "hmac",
-    "importlib.resources", "ipaddress", "itertools", "json", "math", "operator", "re", "string", "struct", "types",
-    "typing", "unicodedata", "urllib.parse",
+    "importlib.resources", "ipaddress", "itertools", "json", "math", "operator", "posixpath", "re", "string", "struct",
+    "types", "typing", "unicodedata", "urllib.parse",
 }  # fmt: skip
 """What pure modules may take from the standard library: a list of what is allowed, so that a new way to a clock,
 to chance, to a thread or to a file is refused before anybody has thought of it."""

@@ -26,7 +26,7 @@ from gateway.telemetry.traces import (
     parse_traceparent,
 )
 from gateway.upstream.answers import Answer
-from gateway.upstream.diagnosis import Verdict, diagnose, headline
+from gateway.upstream.diagnosis import Verdict, in_words
 from gateway.upstream.forwarded import Forwarded
 from gateway.upstream.permits import Moved
 from gateway.upstream.route import AnyRoute, Route
@@ -169,7 +169,7 @@ class Observer:
         )
         took = came.ended_at - lost[0].ended_at
         if self._tracer.enabled and self._tracer.wanted(len(records), False, took, None, self._chance.random()):
-            kinds, evidence = _wrong(route, now)
+            kinds, evidence = in_words(route, now)
             self._tracer.write(
                 CallTrace(
                     route=route.name,
@@ -219,19 +219,13 @@ class Observer:
         )
 
 
-def _wrong(route: AnyRoute, now: float) -> tuple[tuple[str, ...], str]:
-    """The kinds of what is wrong with a route, and what shows it: the most telling, and how much more there is."""
-    found = diagnose(route, now)
-    return tuple(verdict.kind.value for verdict in found), headline(found) if found else ""
-
-
 def _trace(
     route: AnyRoute, call: Call, answer: Answer | Forwarded, started_at: float, ended_at: float, trail: Trail | None
 ) -> CallTrace:
     records = answer.records
     if not records and answer.endpoint:  # the happy path keeps none: the call is its attempt
         records = (AttemptRecord(answer.endpoint, "primary", "answer", Sent.ANSWERED, started_at, ended_at),)
-    kinds, evidence = _wrong(route, ended_at) if len(records) > 1 or answer.error is not None else ((), "")
+    kinds, evidence = in_words(route, ended_at) if len(records) > 1 or answer.error is not None else ((), "")
     return CallTrace(
         route=route.name,
         method=call.method.label,

@@ -29,7 +29,7 @@ from gateway.upstream.route import AnyRoute
 FAULTS_COUNT_FOR = 60.0  # seconds for which a call that all endpoints refused alike is told of
 _NOT_ITS_FAULT = frozenset({Reason.DRAINED, Reason.DOMAIN_SUSPECTED, Reason.NO_BUDGET, Reason.NOT_PRIVATE})
 
-__all__ = ["Diary", "Told", "Verdict", "VerdictKind", "diagnose", "headline"]
+__all__ = ["Diary", "Told", "Verdict", "VerdictKind", "diagnose", "in_words"]
 
 Wide = Mapping[str, tuple[DomainFacts, ...]]
 """Domains that fell across routes, by route."""
@@ -41,6 +41,12 @@ Told = Callable[[str, Verdict, bool], None]
 def diagnose(route: AnyRoute, now: float, wide: Wide | None = None) -> tuple[Verdict, ...]:
     """The verdicts of one route, the most telling first.  `wide` are domains that fell across routes."""
     return verdicts(_facts(route, now, wide.get(route.name, ()) if wide else ()), now)
+
+
+def in_words(route: AnyRoute, now: float) -> tuple[tuple[str, ...], str]:
+    """The kinds of what is wrong with a route, and what shows it: the most telling, and how much more there is."""
+    found = diagnose(route, now)
+    return tuple(verdict.kind.value for verdict in found), headline(found) if found else ""
 
 
 class Diary:

@@ -243,22 +243,24 @@ def test_a_flood_of_pings_and_empty_frames_keeps_nobody_waiting(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("opcode", "text"), [(9, b"x" * 100), (1, b"{")], ids=["pings", "nonsense"])
-def test_a_caller_that_sends_and_does_not_read_is_heard_no_further_and_then_given_up(
+def test_a_caller_that_sends_and_does_not_read_is_given_up_and_keeps_nobody_waiting(
     tmp_path: Path, opcode: int, text: bytes
 ) -> None:
     async def scenario() -> None:
         async with house(tmp_path, extra="websockets: {queue: 64KB, ping_every: 1s, pong_within: 1s}\n") as h:
             flood = await Subscriber.open(h.port)
             flood.transport.pause_reading()
-            taken, until = 0, time.monotonic() + 15
+            taken, most, before = 0, 0, resident()
+            until = time.monotonic() + PATIENCE
             while h.gateway.sockets and time.monotonic() < until:
                 if flood.transport.get_write_buffer_size() < 1 << 18:
                     for _ in range(200):
                         flood.send_frame(opcode, text)
                     taken += 200 * (len(text) + 6)
+                most = max(most, resident() - before)
                 await asyncio.sleep(0)
             assert not h.gateway.sockets, f"after {taken} bytes it is still being answered"
-            assert taken < 30_000_000  # the kernel's buffers of both sides take some
+            assert most < 16_000_000, f"{most} bytes were kept for it, or for what it sent ({taken} bytes)"
             await rest_answers(h, 3.0)
             flood.close()
 
