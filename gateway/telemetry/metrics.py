@@ -78,7 +78,11 @@ _ROUTE_COUNTERS: Final = (
     ("request_faults", "request_faults", "Calls that all endpoints refused alike, counted against nobody."),
     ("events", "feed_events", "Events of subscriptions, each counted once however many callers it went to."),
     ("events_sent", "feed_events_sent", "The same, counted for each caller."),
-    ("events_late", "feed_events_late", "Events that were fetched because no endpoint pushed them."),
+    (
+        "events_late",
+        "feed_events_late",
+        "Events that were fetched because no endpoint pushed them; without sockets none is expected to.",
+    ),
     ("events_missed", "feed_events_missed", "Times that callers were told that events are lost."),
     ("gaps_found", "feed_gaps_found", "Fetches of blocks that no endpoint pushed."),
     ("blocks_filled", "feed_blocks_filled", "Blocks told to subscribers that were fetched."),

@@ -128,7 +128,8 @@ class Feed:
             self.stats.events_missed += 1
         elif isinstance(item, Event):
             self.stats.events += 1
-            self.stats.events_late += item.late
+            if item.late and self.sources.expected:
+                self.stats.events_late += 1
             self.stats.events_sent += len(self.listeners)
         if self._all is None:
             self._all = tuple(self.listeners)

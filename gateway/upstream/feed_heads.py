@@ -51,7 +51,6 @@ class HeadsFeed(Feed):
         super().__init__(subscription, feed_id, route().stats, clock)
         self.followers: dict[Follower, None] = {}
         self._route = route
-        self._lines = lines
         self._ask = ask
         self._settings = settings
         self._machine = HeadFeed(settings, route().pool.blocks.book.block_time, clock())
@@ -168,7 +167,7 @@ class HeadsFeed(Feed):
                         for gone in dropped:
                             follower.dropped(gone, now)
                         follower.added(header, now)
-                    if late:
+                    if late and self.sources.expected:
                         self.stats.blocks_filled += 1
                     self.tell(Event(self.subscription.notification, header.raw, late))
                 case FetchNumbers(low, high):
@@ -183,7 +182,8 @@ class HeadsFeed(Feed):
                     self.sources.drop(number, "silent")
 
     def _fetch(self, questions: list[tuple[str, bytes]]) -> None:
-        self.stats.gaps_found += 1
+        if self.sources.expected:
+            self.stats.gaps_found += 1
         if self._fetching is not None:
             self._fetching.cancel()  # nobody waits for its answer any more
         self._fetching = self.send(self._carry_out(questions))

@@ -29,7 +29,10 @@ TRACED_FOR = 60.0  # seconds: a replacement that comes later is a new beginning
 
 
 class Lines(Protocol):
-    """The endpoints of a route that have a WebSocket."""
+    """The endpoints of a route that have a WebSocket.  `exist`: there are such, whatever became of them."""
+
+    @property
+    def exist(self) -> bool: ...
 
     def candidates(self, now: float) -> list[Endpoint]:
         """Who may be a source now, the best first."""
@@ -106,6 +109,11 @@ class Sources:
     @property
     def active(self) -> Iterable[Source]:
         return self._active.values()
+
+    @property
+    def expected(self) -> bool:
+        """Events should be pushed; else they are fetched as a matter of course."""
+        return self._lines.exist
 
     @property
     def hopeless(self) -> bool:

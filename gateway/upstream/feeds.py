@@ -185,8 +185,15 @@ class Feeds:
 
     # --- upstream.feed_sources.Lines --------------------------------------------------------------
 
+    @property
+    def exist(self) -> bool:
+        return bool(self._targets)
+
     def candidates(self, now: float) -> list[Endpoint]:
-        """Endpoints with a WebSocket that may be used, the best first; a standby only while it is needed."""
+        """Endpoints with a WebSocket that may be used, the best first; a standby only while it is needed.
+
+        Those that are excluded from calls, as for a key that was refused, only when there is nobody else.
+        """
         if self._route is None or not self._targets:
             return []
         if now != self._ranked[0]:  # feeds look for sources at the same instants, each of them
@@ -201,8 +208,13 @@ class Feeds:
         rest = [i for i in range(len(pool.endpoints)) if i not in front and refused.get(i) not in _NEVER_A_SOURCE]
         behind = set(ranking.behind)
         rest.sort(key=lambda i: (i not in behind, i in refused, cost[i]))
-        awake = (pool.endpoints[i] for i in (*front, *rest) if pool.states[i].awake)
-        return [endpoint for endpoint in awake if endpoint.id in self._targets]
+        found = [*front, *rest]
+        excluded = [i for i in range(len(pool.endpoints)) if refused.get(i) is Reason.EXCLUDED]
+        chosen = [i for i in found if self._speaks(pool, i)] or [i for i in excluded if self._speaks(pool, i)]
+        return [pool.endpoints[i] for i in chosen]
+
+    def _speaks(self, pool: Pool, position: int) -> bool:
+        return pool.states[position].awake and pool.endpoints[position].id in self._targets
 
     def line(self, endpoint: Endpoint) -> Line:
         line = self._lines.get(endpoint.id)
@@ -220,8 +232,12 @@ class Feeds:
         if position is None:
             return None
         state = pool.states[position]
-        reason, _ = state.refusal(Family.HEAD, self._clock())
-        return pool.endpoints[position] if state.awake and reason not in _NEVER_A_SOURCE else None
+        now = self._clock()
+        reason, _ = state.refusal(Family.HEAD, now)
+        endpoint = pool.endpoints[position]
+        if reason is Reason.EXCLUDED:  # its calls are refused, which its socket may be spared: better than nobody
+            return endpoint if endpoint in self.candidates(now) else None
+        return endpoint if state.awake and reason not in _NEVER_A_SOURCE else None
 
     def _open(self, line: Line) -> UpstreamSocket:
         socket = UpstreamSocket(

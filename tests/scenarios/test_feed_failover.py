@@ -240,6 +240,23 @@ async def give_other_sockets(h: House, scripted: ScriptedSockets, count: int) ->
     assert await h.gateway.reload()
 
 
+def test_what_is_made_of_polls_alone_is_neither_late_nor_a_gap(tmp_path: Path) -> None:
+    """An operator looks at these figures for sockets that bring too little."""
+
+    async def story(folder: Path, sockets: bool) -> None:
+        async with brisk(folder, endpoint_extra=WS if sockets else "") as h:
+            watch = await Watch.begin(h)
+            await blocks(3)
+            for provider in h.providers:
+                provider.strike_sockets(SocketFault.SILENT, 1.0)
+            await blocks(6)
+            watch.has_all(await watch.caught_up())
+            stats = h.gateway.routes[0].stats
+            assert [n > 0 for n in (stats.gaps_found, stats.blocks_filled, stats.events_late)] == [sockets] * 3
+
+    together(tmp_path, story, [True, False])
+
+
 # --- blocks that were missed ------------------------------------------------------------------------
 
 
@@ -594,5 +611,29 @@ def test_sockets_go_on_while_no_endpoint_answers_a_call(tmp_path: Path, fault: F
             for provider in h.providers:
                 provider.script.clear()
             watch.has_all(await watch.caught_up())
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_sockets_are_not_given_up_for_a_key_that_is_refused_while_there_is_nobody_else(
+    tmp_path: Path, count: int
+) -> None:
+    """A refused key excludes an endpoint for a while; its socket may well go on, and there is no other."""
+
+    async def scenario() -> None:
+        async with brisk(tmp_path, count=count) as h:
+            watch = await Watch.begin(h)
+            pending = await watch.socket.subscribe("newPendingTransactions")
+            await blocks(2)
+            for provider in h.providers:
+                provider.script.set(Fault.STATUS_403)
+            async with asyncio.timeout(10):
+                while not all("excluded" in str(h.state(p.name)["reasons"]) for p in h.providers):
+                    await watch.socket.call("eth_getBalance", "0x" + "11" * 20, "latest")
+            await watch.reached(h.chain.head(monotonic()) + 8, 8 * BLOCK_TIME + 2.0)
+            assert h.fired() > 0
+            other = await watch.socket.subscribe("newPendingTransactions")
+            assert not [n for n in watch.notices if n["subscription"] in (pending, other)]
 
     run(scenario())

@@ -484,3 +484,59 @@ def test_large_answers_wait_for_each_other_and_small_ones_for_none(tmp_path: Pat
             socket.close()
 
     run(scenario())
+
+
+def test_a_browser_page_of_a_listed_origin_gets_a_socket_and_no_other_page_does(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, extra='origins: ["https://wallet.example"]\n') as h:
+            page = await Subscriber.open(h.port, headers="Origin: https://wallet.example\r\n")
+            assert "result" in await page.call("eth_chainId")
+            for origin in (
+                "https://evil.example",
+                "https://wallet.example.evil.example",
+                "http://wallet.example",
+                "null",
+            ):
+                with pytest.raises(ConnectionRefusedError, match="403"):
+                    await Subscriber.open(h.port, headers=f"Origin: {origin}\r\n")
+            page.close()
+
+    run(scenario())
+
+
+def test_more_sockets_than_allowed_are_refused_until_one_is_closed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, extra="websockets: {sockets: 2}\n") as h:
+            held = [await Subscriber.open(h.port) for _ in range(2)]
+            with pytest.raises(ConnectionRefusedError, match="503"):
+                await Subscriber.open(h.port)
+            async with Caller(h.port, "/local") as caller:
+                assert "result" in (await caller.call("eth_chainId")).body
+            held.pop().close()
+            await h.until(lambda: h.gateway.sockets == 1)
+            held.append(await Subscriber.open(h.port))
+            for socket in held:
+                assert "result" in await socket.call("eth_chainId")
+                socket.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "policy", ['deny: ["eth_subscribe", "eth_unsubscribe", "net_version"]', 'allow: ["eth_chainId"]']
+)
+def test_what_the_method_policy_denies_is_denied_on_a_socket_and_in_its_batches(tmp_path: Path, policy: str) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, route_extra=f"    methods: {{{policy}}}") as h:
+            socket = await Subscriber.open(h.port)
+            denied = [("eth_subscribe", ["newHeads"]), ("eth_unsubscribe", ["0x1"]), ("net_version", [])]
+            for method, params in denied:
+                told = await socket.call(method, *params)
+                assert told["error"]["data"]["reason"] == "method_refused", told
+            items = [{"jsonrpc": "2.0", "id": n, "method": m, "params": p} for n, (m, p) in enumerate(denied)]
+            told_all = await socket.batch([*items, {"jsonrpc": "2.0", "id": 9, "method": "eth_chainId"}])
+            assert ["error" in told for told in told_all] == [True, True, True, False]
+            assert h.gateway.routes[0].stats.subscriptions == 0
+            socket.close()
+
+    run(scenario())

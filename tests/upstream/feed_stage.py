@@ -100,6 +100,8 @@ class Stage:
         self.reference = -1
         self.block_time = 0.4
 
+    exist = True
+
     def candidates(self, now: float) -> list[Endpoint]:
         return [endpoint for endpoint in self.endpoints if endpoint.id not in self.unfit]
 

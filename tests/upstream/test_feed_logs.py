@@ -33,6 +33,8 @@ def log(header: Header) -> dict[str, Any]:
 class Nowhere:
     """A route whose endpoints have no WebSocket."""
 
+    exist = False
+
     def candidates(self, now: float) -> list[Endpoint]:
         return []
 
