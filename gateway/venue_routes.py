@@ -1,7 +1,8 @@
 """From a venue's settings to a running route: what the catalogue says, put together with what the file says.
 
 Always true: what the file says wins; the hosts of the catalogue mean the route behind ``/via/`` even where the file
-sends their calls elsewhere; a venue that the reload left as it was keeps its counts, its holds and its answers.
+sends their calls elsewhere; a venue keeps its counts and its holds across a reload, and one that the reload left as it
+was its answers, too.
 """
 
 from __future__ import annotations
@@ -137,9 +138,14 @@ def families_of(endpoint: EndpointSettings, venue: Venue) -> frozenset[Family] |
 
 
 def take_over(new: VenueRoute, old: VenueRoute) -> None:
-    """Keep what is known and counted, where the rules are the same."""
-    if new.fingerprint == old.fingerprint:
-        new.gate, new.rows, new.shelf, new.maintenance = old.gate, old.rows, old.shelf, old.maintenance
+    """Keep what is known and counted; where the rules are the same, all that is under way, too."""
+    if new.venue.name != old.venue.name:
+        return
+    new.rows = old.rows  # a key's numbers rise across a reload as well
+    if new.fingerprint != old.fingerprint:
+        new.gate.take_over(old.gate)
+    else:
+        new.gate, new.shelf, new.maintenance = old.gate, old.shelf, old.maintenance
         new.streams, new.shared = old.streams, old.shared
         for position, endpoint in enumerate(new.pool.endpoints):
             before = old.pool.position_of(endpoint.id)

@@ -246,6 +246,30 @@ def test_a_ban_stops_the_whole_venue_and_is_never_evaded_by_another_host(tmp_pat
     run(scenario())
 
 
+def test_a_ban_outlives_a_reload_that_changes_the_route(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with binance_house(tmp_path, without=("orders",)) as (gateway, exchange, _venue):
+            caller = await RawCaller.open(gateway.public_port)
+            banned = Strike("ban", execute=False, reply=Reply(418, b"{}", ((b"Retry-After", b"60"),)))
+            exchange.script = lambda host, first: banned if b"/depth" in first else None
+            await caller.call("GET", "/binance/api/v3/account?" + signed("a=1"), b"", ("X-MBX-APIKEY", KEY))
+            used = gateway.status()["routes"][0]["venue"]["limits"]["weight"]["used"]
+            await caller.call("GET", "/binance/api/v3/depth?symbol=BTCUSDT")
+            config = tmp_path / "seawall.yaml"
+            config.write_text(config.read_text().replace("  binance:\n", "  binance:\n    weights: {share: 50%}\n"))
+            assert await gateway.reload()
+            told = gateway.status()["routes"][0]["venue"]
+            assert told["banned_for"] > 50
+            assert told["limits"]["weight"]["used"] >= used > 0
+            exchange.requests.clear()
+            status, headers, _ = await order(caller, "o1")
+            assert (status, headers[b"x-seawall-execution"]) == (503, b"not_sent")
+            assert not exchange.requests
+            caller.close()
+
+    run(scenario())
+
+
 def test_an_account_that_is_told_to_wait_holds_up_nobody_else(tmp_path: Path) -> None:
     venue = with_words({"codes": ["-9"], "word": "throttled", "hold": 300, "each": "account"})
 
