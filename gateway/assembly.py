@@ -53,6 +53,7 @@ from gateway.upstream.status import endpoint_gauges, explanation, readiness, rou
 from gateway.upstream.venue_probes import VenueProber
 from gateway.upstream.venue_route import VenueRoute
 from gateway.upstream.venue_status import venue_explanation, venue_status
+from gateway.venue_routes import share_budgets
 
 logger = logging.getLogger("seawall")
 
@@ -309,11 +310,13 @@ class Gateway:
             before = old.get(new.route.name)
             if before is not None:
                 new.take_over(before)
+        venues = [b.route for b in built if isinstance(b.route, VenueRoute)]
+        share_budgets(venues)
         for before in self._built:
             retired += before.engines_not_in(built)
             if isinstance(before.route, VenueRoute):
-                kept = [route for route in (b.route for b in built) if isinstance(route, VenueRoute)]
-                if all(route.gate is not before.route.gate for route in kept):
+                before.route.gate_stays = any(route.gate is before.route.gate for route in venues)
+                if all(route.shelf is not before.route.shelf for route in venues):
                     retired.append(before.route)
         self._built = built
         names = {endpoint.provider for b in built for endpoint in b.route.pool.endpoints}
@@ -415,6 +418,8 @@ def _cannot_change(old: Settings, new: Settings) -> list[str]:
 
 
 async def _close_later(engines: list[Any]) -> None:
-    await asyncio.sleep(OLD_ENGINES_LIVE)
-    for engine in engines:
-        await engine.close()
+    try:
+        await asyncio.sleep(OLD_ENGINES_LIVE)
+    finally:  # at the end of the gateway, too
+        for engine in engines:
+            await engine.close()

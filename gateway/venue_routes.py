@@ -73,6 +73,7 @@ def build_venue(
         hosts=tuple(route.hosts),
         last_call_at=monotonic(),
         fingerprint=repr((venue, weights, own, [(s.id, s.url.reveal()) for s in route.streams])),
+        budget=repr((venue.name, venue.limits, weights, own.waiting, own.waiting_per_caller, _ways(venue, route))),
     )
     allow = [*settings.methods.allow, *route.methods.allow]
     deny = [*settings.methods.deny, *route.methods.deny]
@@ -151,6 +152,24 @@ def take_over(new: VenueRoute, old: VenueRoute) -> None:
             before = old.pool.position_of(endpoint.id)
             if before is not None:
                 new.facts[position] = old.facts[before]
+
+
+def share_budgets(routes: Sequence[VenueRoute]) -> None:
+    """Have routes of one venue, by whatever name, count together what leaves by one address."""
+    first: dict[str, VenueRoute] = {}
+    for route in routes:
+        same = first.setdefault(route.budget, route)
+        route.gate, route.rows = same.gate, same.rows
+
+
+def _ways(venue: Venue, route: RouteSettings) -> list[tuple[str, str]]:
+    """Where its calls leave from and lead to: the venue's own hosts are one place, a test network is another."""
+    own = {host.host for host in venue.hosts}
+    found = set()
+    for endpoint in route.endpoints:
+        host = _without_default_port(endpoint.url.reveal())
+        found.add((endpoint.proxy.reveal() if endpoint.proxy else "", venue.name if host in own else host))
+    return sorted(found)
 
 
 def _authorities(venue: Venue, route: RouteSettings) -> list[bytes]:
