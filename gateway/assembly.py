@@ -54,6 +54,7 @@ from gateway.upstream.status import endpoint_gauges, explanation, readiness, rou
 from gateway.upstream.venue_probes import VenueProber
 from gateway.upstream.venue_route import VenueRoute
 from gateway.upstream.venue_status import venue_explanation, venue_status
+from gateway.venue_routes import share_budgets
 
 logger = logging.getLogger("seawall")
 
@@ -341,11 +342,13 @@ class Gateway:
             before = old.get(new.route.name)
             if before is not None:
                 new.take_over(before)
+        venues = [b.route for b in built if isinstance(b.route, VenueRoute)]
+        share_budgets(venues)
         for before in self._built:
             retired += before.engines_not_in(built)
             if isinstance(before.route, VenueRoute):
-                kept = [route for route in (b.route for b in built) if isinstance(route, VenueRoute)]
-                if all(route.gate is not before.route.gate for route in kept):
+                before.route.gate_stays = any(route.gate is before.route.gate for route in venues)
+                if all(route.shelf is not before.route.shelf for route in venues):
                     retired.append(before.route)
         self._built = built
         names = {endpoint.provider for b in built for endpoint in b.route.pool.endpoints}

@@ -1,7 +1,8 @@
 """From a venue's settings to a running route: what the catalogue says, put together with what the file says.
 
 Always true: what the file says wins; the hosts of the catalogue mean the route behind ``/via/`` even where the file
-sends their calls elsewhere; a venue that the reload left as it was keeps its counts, its holds and its answers.
+sends their calls elsewhere; a venue keeps its counts and its holds across a reload, and one that the reload left as it
+was its answers, too.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ def build_venue(
         hosts=tuple(route.hosts),
         last_call_at=monotonic(),
         fingerprint=repr((venue, weights, own, [(s.id, s.url.reveal()) for s in route.streams])),
+        budget=repr((venue.name, venue.limits, weights, own.waiting, own.waiting_per_caller, _ways(venue, route))),
     )
     allow = [*settings.methods.allow, *route.methods.allow]
     deny = [*settings.methods.deny, *route.methods.deny]
@@ -137,14 +139,37 @@ def families_of(endpoint: EndpointSettings, venue: Venue) -> frozenset[Family] |
 
 
 def take_over(new: VenueRoute, old: VenueRoute) -> None:
-    """Keep what is known and counted, where the rules are the same."""
-    if new.fingerprint == old.fingerprint:
-        new.gate, new.rows, new.shelf, new.maintenance = old.gate, old.rows, old.shelf, old.maintenance
+    """Keep what is known and counted; where the rules are the same, all that is under way, too."""
+    if new.venue.name != old.venue.name:
+        return
+    new.rows = old.rows  # a key's numbers rise across a reload as well
+    if new.fingerprint != old.fingerprint:
+        new.gate.take_over(old.gate)
+    else:
+        new.gate, new.shelf, new.maintenance = old.gate, old.shelf, old.maintenance
         new.streams, new.shared = old.streams, old.shared
         for position, endpoint in enumerate(new.pool.endpoints):
             before = old.pool.position_of(endpoint.id)
             if before is not None:
                 new.facts[position] = old.facts[before]
+
+
+def share_budgets(routes: Sequence[VenueRoute]) -> None:
+    """Have routes of one venue, by whatever name, count together what leaves by one address."""
+    first: dict[str, VenueRoute] = {}
+    for route in routes:
+        same = first.setdefault(route.budget, route)
+        route.gate, route.rows = same.gate, same.rows
+
+
+def _ways(venue: Venue, route: RouteSettings) -> list[tuple[str, str]]:
+    """Where its calls leave from and lead to: the venue's own hosts are one place, a test network is another."""
+    own = {host.host for host in venue.hosts}
+    found = set()
+    for endpoint in route.endpoints:
+        host = _without_default_port(endpoint.url.reveal())
+        found.add((endpoint.proxy.reveal() if endpoint.proxy else "", venue.name if host in own else host))
+    return sorted(found)
 
 
 def _authorities(venue: Venue, route: RouteSettings) -> list[bytes]:

@@ -191,6 +191,14 @@ class WeightLimits:
                     window.total -= amount
                     break
 
+    def take_over(self, before: WeightLimits) -> None:
+        """Go on counting where other settings have left off: the venue goes on, too."""
+        self.hold(before.held_until)
+        for name, rule in self._rules.items():
+            old = before._rules.get(name)
+            if old is not None and old.limit.each == rule.limit.each:
+                rule.windows = old.windows  # of both, while calls that the old one let through come back
+
     def hold(self, until: float) -> None:
         """Nobody before that instant; the longest one counts."""
         self.held_until = max(self.held_until, until)

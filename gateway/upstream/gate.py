@@ -132,9 +132,20 @@ class Gate:
                 if name == limit:
                     self.limits.told(limit, key, amount, self._clock())
 
+    def take_over(self, before: Gate) -> None:
+        """Keep what the venue told and what has been counted, under new settings: a ban outlives a reload."""
+        self.limits.take_over(before.limits)
+        self.banned_until = max(self.banned_until, before.banned_until)
+        self._held = {**before._held, **self._held}
+
     def close(self) -> None:
+        """Who waits yet is told so: nobody else would call them."""
         if self._timer is not None:
             self._timer.cancel()
+        while (place := self._turns.first()) is not None:
+            self._turns.leave(place)
+            if not place.future.done():
+                place.future.set_exception(self._limited(1.0))
 
     def _held_until(self, scopes: Sequence[str]) -> float:
         return max((self._held.get(scope, 0.0) for scope in scopes), default=0.0)

@@ -1,7 +1,8 @@
 """A venue at run time: its hosts, what is known of its rules, its shared budget and its shared answers.
 
-Always true: all hosts of a route are one venue with one budget, because the venue counts by source address
-and account, not by host; callers of a venue share what it tells to everybody, and nothing else.
+Always true: all hosts of a route, and all routes of a venue that leave by one address, are one venue with one budget,
+because the venue counts by source address and account, not by host or by what we call it; callers of a venue
+share what it tells to everybody, and nothing else.
 Does not belong here: carrying a request (forward), waiting for one's turn (gate), sharing (shelf).
 """
 
@@ -40,7 +41,8 @@ class HostFacts:
 class VenueRoute:
     """What a caller addresses.  `engines[i]` serves `pool.endpoints[i]`.
 
-    `hosts` are the names by which callers may address it; `maintenance` is what the venue says of itself.
+    `hosts` are the names by which callers may address it; `maintenance` is what the venue says of itself.  Routes of
+    equal `budget` share their gate and their rows; `gate_stays`: others go on with it when this one is closed.
     """
 
     name: str
@@ -64,11 +66,14 @@ class VenueRoute:
     last_call_at: float = 0.0
     chain_id: int | None = None
     fingerprint: str = ""
+    budget: str = ""
+    gate_stays: bool = False
     request_faults: deque[RequestFault] = field(default_factory=lambda: deque(maxlen=8))
 
     async def close(self) -> None:
         """End what it does by itself."""
-        self.gate.close()
+        if not self.gate_stays:
+            self.gate.close()
         if self.shared is not None:
             await self.shared.close()
         if self.streams is not None:

@@ -269,6 +269,66 @@ def test_a_ban_stops_the_whole_venue_and_is_never_evaded_by_another_host(tmp_pat
     run(scenario())
 
 
+def test_a_ban_outlives_a_reload_that_changes_the_route(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with binance_house(tmp_path, without=("orders",)) as (gateway, exchange, _venue):
+            caller = await RawCaller.open(gateway.public_port)
+            banned = Strike("ban", execute=False, reply=Reply(418, b"{}", ((b"Retry-After", b"60"),)))
+            exchange.script = lambda host, first: banned if b"/depth" in first else None
+            await caller.call("GET", "/binance/api/v3/account?" + signed("a=1"), b"", ("X-MBX-APIKEY", KEY))
+            used = gateway.status()["routes"][0]["venue"]["limits"]["weight"]["used"]
+            await caller.call("GET", "/binance/api/v3/depth?symbol=BTCUSDT")
+            config = tmp_path / "seawall.yaml"
+            config.write_text(config.read_text().replace("  binance:\n", "  binance:\n    weights: {share: 50%}\n"))
+            assert await gateway.reload()
+            told = gateway.status()["routes"][0]["venue"]
+            assert told["banned_for"] > 50
+            assert told["limits"]["weight"]["used"] >= used > 0
+            exchange.requests.clear()
+            status, headers, _ = await order(caller, "o1")
+            assert (status, headers[b"x-seawall-execution"]) == (503, b"not_sent")
+            assert not exchange.requests
+            caller.close()
+
+    run(scenario())
+
+
+def test_two_routes_of_an_exchange_are_one_budget_and_one_ban(tmp_path: Path) -> None:
+    """The exchange counts by address, whatever names we give to the ways there; another host is another exchange."""
+    limit = {"name": "weight", "amount": 100, "window": 60}
+    venue = with_words({"status": ["418"], "word": "banned", "hold": 60})
+
+    async def scenario() -> None:
+        async with venue_house(tmp_path, venue={**venue, "limits": [limit]}) as house:
+            config, file = tmp_path / "seawall.yaml", tmp_path / "venue.json"
+            urls = [f"http://127.0.0.1:{server.port}" for server in house.servers]
+            for name, where in (("again", urls), ("elsewhere", urls[:1])):
+                ends = ", ".join(f"'{url}'" for url in where)
+                config.write_text(
+                    f"{config.read_text()}  {name}: {{venue_file: {file}, streams: [], endpoints: [{ends}]}}\n"
+                )
+            assert await house.gateway.reload()
+            await until(lambda: all(row["verdicts"] == [] for row in house.gateway.status()["routes"]))
+            caller = await RawCaller.open(house.port)
+            for name in ("plain", "again"):
+                assert (await caller.call("POST", f"/{name}/order", b"id=1"))[0] == 200
+            rows = {row["name"]: row["venue"] for row in house.gateway.status()["routes"]}
+            used = {name: row["limits"]["weight"]["used"] for name, row in rows.items()}
+            assert used["plain"] == used["again"] != used["elsewhere"]
+            for server in house.servers:
+                server.say = lambda came: answer(b"{}", 418) if came.target == b"/still" else answer()
+            await caller.call("GET", "/plain/still")
+            for name, expected in (("plain", 503), ("again", 503), ("elsewhere", 200)):
+                assert (await caller.call("POST", f"/{name}/order", b"id=1"))[0] == expected
+            text = config.read_text()
+            config.write_text("\n".join(line for line in text.splitlines() if not line.startswith("  again")))
+            assert await house.gateway.reload()
+            assert (await caller.call("POST", "/plain/order", b"id=1"))[0] == 503
+            caller.close()
+
+    run(scenario())
+
+
 def test_an_account_that_is_told_to_wait_holds_up_nobody_else(tmp_path: Path) -> None:
     venue = with_words({"codes": ["-9"], "word": "throttled", "hold": 300, "each": "account"})
 
