@@ -12,6 +12,7 @@ from pathlib import Path
 from gateway.clock import monotonic
 from gateway.drill.faults import Fault
 from gateway.model import Family
+from tests.pace import PATIENCE, at_least, at_most
 from tests.scenarios.caller import Caller, Tally, many
 from tests.scenarios.house import House, house, run
 
@@ -48,12 +49,12 @@ def test_2020_11_11_one_client_version_is_stuck_for_hours(tmp_path: Path) -> Non
     async def scenario() -> None:
         async with house(tmp_path, block_time=SHORT) as home:
             break_all(home, [0], Fault.STALE_HEAD, amount=0)
-            took = await home.until(lambda: "lagging" in reasons(home, "p0"), 8)
-            before = home.providers[0].calls["eth_blockNumber"]
+            took = await home.until(lambda: "lagging" in reasons(home, "p0"))
+            before, head = home.providers[0].calls["eth_blockNumber"], home.chain.head(monotonic())
             _, seen = await heads(home)
             assert home.providers[0].calls["eth_blockNumber"] == before, "the stuck one still got head reads"
-            assert min(seen) >= home.chain.head(monotonic()) - 4
-            assert took <= 5.0, "the tolerance is two seconds, a poll comes each second"
+            assert min(seen) >= head - 4
+            at_most(took, 5.0, "seconds until it was left out; the tolerance is two, a poll comes each second")
             told("2020-11-11", f"the stuck provider got no head reads {took:.1f} s after its last block")
 
     run(scenario())
@@ -66,13 +67,13 @@ def test_2023_09_05_no_block_for_29_minutes(tmp_path: Path) -> None:
         async with house(tmp_path, block_time=SHORT) as home:
             await heads(home)
             home.chain.halt(monotonic())
-            took = await home.until(lambda: "chain_halted" in kinds(home), 10)
+            took = await home.until(lambda: "chain_halted" in kinds(home))
             tally, _ = await heads(home)
             answered = {t.headers["x-seawall-endpoint"] for t in tally.told}
             assert answered == {"p0", "p1", "p2"}, "somebody was left out for a halt that is nobody's fault"
             assert not any(reasons(home, f"p{i}") for i in range(3))
             home.chain.resume(monotonic())
-            back = await home.until(lambda: "chain_halted" not in kinds(home), 5)
+            back = await home.until(lambda: "chain_halted" not in kinds(home))
             told(
                 "2023-09-05",
                 f"callers went on reading the last block; the halt was named after {took / SHORT:.1f} blocks, "
@@ -88,7 +89,7 @@ def test_2024_03_13_a_minority_stays_stuck_after_a_fork(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with house(tmp_path, count=5, block_time=SHORT) as home:
             break_all(home, [0, 1], Fault.STALE_HEAD, amount=20)
-            await home.until(lambda: all("lagging" in reasons(home, f"p{i}") for i in (0, 1)), 8)
+            await home.until(lambda: all("lagging" in reasons(home, f"p{i}") for i in (0, 1)))
             tally = await many(home.port, "/local", 200, 4, "eth_getTransactionCount", ACCOUNT, "latest")
             assert not tally.lost
             assert {t.headers["x-seawall-endpoint"] for t in tally.told} <= {"p2", "p3", "p4"}
@@ -106,7 +107,7 @@ def test_2024_03_22_two_providers_with_different_symptoms(tmp_path: Path) -> Non
             pinned = hex(home.chain.head(monotonic()) - 60)
             break_all(home, [0], Fault.STALE_HEAD, amount=10)
             break_all(home, [1], Fault.STATUS_500, methods=["eth_getBalance"])
-            await home.until(lambda: "lagging" in reasons(home, "p0"), 8)
+            await home.until(lambda: "lagging" in reasons(home, "p0"))
             old = await many(home.port, "/local", 200, 4, "eth_getBalance", ACCOUNT, pinned)
             new = await many(home.port, "/local", 200, 4, "eth_getBlockByNumber", "latest", False)
             assert not old.lost
@@ -124,7 +125,7 @@ def test_2024_03_25_a_reorganisation_is_mishandled_by_some(tmp_path: Path) -> No
         async with house(tmp_path, count=4, block_time=SHORT) as home:
             await heads(home)
             break_all(home, [0], Fault.FORKED, amount=0)
-            took = await home.until(lambda: "forked" in reasons(home, "p0"), 15)
+            took = await home.until(lambda: "forked" in reasons(home, "p0"))
             number = hex(home.chain.head(monotonic()) - 3)
             tally = await many(home.port, "/local", 200, 4, "eth_getBlockByNumber", number, False)
             assert {t.body["result"]["hash"] for t in tally.told} == {home.chain.block_hash(int(number, 16))}
@@ -150,8 +151,8 @@ def test_2024_12_04_the_overflow_does_not_kill_the_backup(tmp_path: Path) -> Non
                 good += len(tally.told) - len(tally.lost)
             rate = (home.providers[1].calls["eth_blockNumber"] - taken) / 4.0
             late = home.providers[1].refused_as_too_many - refused
-            assert good / 4.0 >= 60, "the backup's own capacity was not used"
-            assert late <= 0.2 * rate * 4.0, "it was asked for much more than it takes"
+            at_least(good / 4.0, 60, "calls a second that the backup served; its own capacity was not used")
+            at_most(late, 0.2 * rate * 4.0, "refusals of the backup; it was asked for much more than it takes")
             told(
                 "2024-12-04",
                 f"the backup was asked {rate:.0f} times a second of the 100 that it takes and served {good / 4:.0f}; "
@@ -172,11 +173,12 @@ def test_2025_06_12_a_cloud_fails_everywhere_at_once(tmp_path: Path) -> None:
             lost += len((await many(home.port, "/local", 300, 4)).lost)
             break_all(home, [3], Fault.STATUS_503)
             began = monotonic()
-            while "domain" not in kinds(home) and monotonic() - began < 5:
+            while "domain" not in kinds(home) and monotonic() - began < PATIENCE:
                 lost += len((await many(home.port, "/local", 100, 4)).lost)
             took = monotonic() - began
             assert "domain" in kinds(home)
             assert lost == 0
+            at_most(took, 5.0, "seconds until the cloud was named")
             told("2025-06-12", f"callers lost nothing; the cloud was named {took:.1f} s after its second failure")
 
     run(scenario())
@@ -194,7 +196,7 @@ def test_2025_09_10_a_software_version_is_a_failure_domain(tmp_path: Path) -> No
             break_all(home, [0, 1], Fault.RPC_INTERNAL)
             lost = 0
             began = monotonic()
-            while "domain" not in kinds(home) and monotonic() - began < 8:
+            while "domain" not in kinds(home) and monotonic() - began < PATIENCE:
                 lost += len((await many(home.port, "/local", 100, 4)).lost)
             subjects = {v["subject"] for v in home.gateway.status()["routes"][0]["verdicts"] if v["kind"] == "domain"}
             assert subjects == {"bor/2.2.10"}
@@ -229,7 +231,7 @@ def test_2025_11_18_an_edge_network_fails_and_those_not_behind_it_serve(tmp_path
             await many(home.port, "/local", 300, 4)
             break_all(home, [0, 1], Fault.STATUS_520)
             lost, began = 0, monotonic()
-            while "domain" not in kinds(home) and monotonic() - began < 8:
+            while "domain" not in kinds(home) and monotonic() - began < PATIENCE:
                 lost += len((await many(home.port, "/local", 100, 4)).lost)
             assert lost == 0
             tally = await many(home.port, "/local", 100, 4)
@@ -247,7 +249,7 @@ def test_2026_06_25_sends_fail_everywhere_while_a_chain_stands_still(tmp_path: P
             await heads(home)
             home.chain.halt(monotonic())
             break_all(home, range(3), Fault.RPC_INTERNAL, families=[Family.SEND])
-            await home.until(lambda: "chain_halted" in kinds(home), 10)
+            await home.until(lambda: "chain_halted" in kinds(home))
             caller = Caller(home.port, "/local")
             for n in range(5):
                 answer = await caller.call("eth_sendRawTransaction", "0x02" + f"{n:02x}" * 60)
@@ -289,7 +291,7 @@ def test_2026_07_wrong_data_is_found_by_the_audit(tmp_path: Path) -> None:
             number = hex(home.chain.head(monotonic()) - 60)
             began = monotonic()
             calls = 0
-            while "distrusted" not in reasons(home, "p0") and monotonic() - began < 10:
+            while "distrusted" not in reasons(home, "p0") and monotonic() - began < PATIENCE:
                 calls += len((await many(home.port, "/local", 20, 2, "eth_getBalance", ACCOUNT, number)).told)
             assert "distrusted" in reasons(home, "p0")
             tally = await many(home.port, "/local", 200, 4, "eth_getBalance", ACCOUNT, number)
