@@ -68,9 +68,17 @@ async def _events(places: Places, poll: float) -> AsyncGenerator[None, None]:
             yield
     finally:
         stop.set()
+        cancelled: asyncio.CancelledError | None = None
+        while not waiting.done():
+            try:
+                await asyncio.wait({waiting})
+            except asyncio.CancelledError as ours:  # it ends within a step all the same; then we do
+                cancelled = ours
         with contextlib.suppress(OSError, RuntimeError, asyncio.CancelledError):
-            await waiting
+            waiting.result()
         await source.aclose()
+        if cancelled is not None:
+            raise cancelled
 
 
 def _places(path: Path) -> Places:
