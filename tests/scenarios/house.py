@@ -18,6 +18,7 @@ from gateway.telemetry.redaction import Redactor
 from tests.pace import PATIENCE
 
 CHAIN_ID = 31337
+LONGEST = 400.0  # seconds; four times what the longest takes
 
 CONFIG = """
 listen: 127.0.0.1:0
@@ -127,5 +128,5 @@ async def house(
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    """One scenario, in real time."""
-    asyncio.run(work)
+    """One scenario, in real time.  One that never ends fails, and says where it stood."""
+    asyncio.run(asyncio.wait_for(work, LONGEST))
