@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import traceback
 import warnings
 from collections.abc import Generator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.pace import TRIES, OutOfTime
 
 DESCRIPTORS = 20_000
-settings.register_profile("seawall", deadline=None)
+# The same examples in each run, unless new ones are looked for (SEAWALL_EXAMPLES=new), however long one takes.
+settings.register_profile(
+    "seawall",
+    deadline=None,
+    derandomize=os.environ.get("SEAWALL_EXAMPLES") != "new",
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("seawall")
 
 # A thousand callers are two thousand descriptors here; many a shell allows 1,024 at first.

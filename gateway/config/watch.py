@@ -69,8 +69,10 @@ async def _events(places: Places, poll: float) -> AsyncGenerator[None, None]:
             yield
     finally:
         stop.set()
-        await _finished(waiting)
-        await source.aclose()
+        try:
+            await _finished(waiting)
+        finally:
+            await source.aclose()
 
 
 async def _finished(waiting: asyncio.Future[Any]) -> None:

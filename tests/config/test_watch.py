@@ -267,6 +267,30 @@ def test_leaving_the_loop_ends_the_watch(tmp_path: Path) -> None:
     run(scenario)
 
 
+def test_a_watch_that_is_cancelled_while_it_begins_anew_ends(tmp_path: Path) -> None:
+    """After a change it takes some 20 ms to close what was open; a cancellation within these is one, too."""
+    path = write(tmp_path / "gateway.yaml", "a")
+
+    async def follow() -> None:
+        async for _ in watch(path):
+            pass
+
+    async def scenario() -> None:
+        tasks = [asyncio.ensure_future(follow()) for _ in range(30)]
+        await asyncio.sleep(0.1)
+        write(path, "b")
+        for task in tasks:
+            await asyncio.sleep(0.005)
+            task.cancel()
+        _, left = await asyncio.wait(tasks, timeout=5.0)
+        for task in left:  # once more, so that a failure is no hang
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert not left
+
+    run(scenario)
+
+
 def test_nothing_is_open_while_the_caller_is_busy(tmp_path: Path) -> None:
     path = write(tmp_path / "gateway.yaml", "a")
 

@@ -19,6 +19,7 @@ from gateway.telemetry.redaction import Redactor
 from tests.pace import PATIENCE
 
 CHAIN_ID = 31337
+LONGEST = 400.0  # seconds; four times what the longest takes
 
 CONFIG = """
 listen: 127.0.0.1:0
@@ -146,6 +147,6 @@ class NamedLoop(asyncio.SelectorEventLoop):
 
 
 def run(work: Coroutine[Any, Any, None], loop: type[asyncio.SelectorEventLoop] | None = None) -> None:
-    """One scenario, in real time."""
+    """One scenario, in real time.  One that never ends fails, and says where it stood."""
     with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(work)
+        runner.run(asyncio.wait_for(work, LONGEST))

@@ -12,6 +12,7 @@ from pathlib import Path
 from gateway.clock import monotonic
 from gateway.drill.faults import Fault
 from gateway.model import Family
+from tests.pace import PATIENCE, at_least, at_most
 from tests.scenarios.caller import Caller, Tally, many
 from tests.scenarios.house import House, NamedLoop, house, run
 
@@ -60,7 +61,7 @@ def test_2020_11_11_one_client_version_is_stuck_for_hours(tmp_path: Path) -> Non
         async with house(tmp_path, block_time=SHORT, route_extra=in_blocks) as home:
             await moving(home)
             break_all(home, [0], Fault.STALE_HEAD, amount=0)
-            await home.until(lambda: "lagging" in reasons(home, "p0"), 8)
+            await home.until(lambda: "lagging" in reasons(home, "p0"))
             late = home.state("p0")["head"]["lag_blocks"]
             assert late <= 3
             before = home.providers[0].calls["eth_blockNumber"]
@@ -68,7 +69,7 @@ def test_2020_11_11_one_client_version_is_stuck_for_hours(tmp_path: Path) -> Non
             assert home.providers[0].calls["eth_blockNumber"] == before, "the stuck one still got head reads"
             assert min(seen) >= home.chain.head(monotonic()) - 4
             home.providers[0].script.clear()
-            await home.until(lambda: not reasons(home, "p0"), 5)
+            await home.until(lambda: not reasons(home, "p0"))
             back, _ = await heads(home, 600)
             share = sum(t.headers["x-seawall-endpoint"] == "p0" for t in back.told) / len(back.told)
             assert share < 0.75, "it came back to a storm"  # the fastest of three gets two thirds, whoever it is
@@ -92,13 +93,13 @@ def test_2023_09_05_no_block_for_29_minutes(tmp_path: Path) -> None:
         async with house(tmp_path, block_time=SHORT) as home:
             await moving(home)
             home.chain.halt(monotonic())
-            took = await home.until(lambda: "chain_halted" in kinds(home), 10)
+            took = await home.until(lambda: "chain_halted" in kinds(home))
             tally, _ = await heads(home)
             answered = {t.headers["x-seawall-endpoint"] for t in tally.told}
             assert answered == {"p0", "p1", "p2"}, "somebody was left out for a halt that is nobody's fault"
             assert not any(reasons(home, f"p{i}") for i in range(3))
             home.chain.resume(monotonic())
-            back = await home.until(lambda: "chain_halted" not in kinds(home), 5)
+            back = await home.until(lambda: "chain_halted" not in kinds(home))
             told(
                 "2023-09-05",
                 f"callers went on reading the last block; the halt was named after {took / SHORT:.1f} blocks, "
@@ -115,12 +116,12 @@ def test_2024_03_13_a_minority_stays_stuck_after_a_halt(tmp_path: Path) -> None:
         async with house(tmp_path, count=5, block_time=SHORT) as home:
             await moving(home)
             home.chain.halt(monotonic())
-            await home.until(lambda: "chain_halted" in kinds(home), 10)
+            await home.until(lambda: "chain_halted" in kinds(home))
             assert not any(reasons(home, f"p{i}") for i in range(5))
             last = home.chain.head(monotonic())
             break_all(home, [0, 1], Fault.STALE_HEAD, amount=0)
             home.chain.resume(monotonic())
-            await home.until(lambda: all("lagging" in reasons(home, f"p{i}") for i in (0, 1)), 10)
+            await home.until(lambda: all("lagging" in reasons(home, f"p{i}") for i in (0, 1)))
             assert "chain_halted" not in kinds(home)
             tally = await many(home.port, "/local", 200, 4, "eth_getTransactionCount", ACCOUNT, "latest")
             fresh = await many(home.port, "/local", 200, 4, "eth_getBalance", ACCOUNT, "latest")
@@ -143,7 +144,7 @@ def test_2024_03_22_two_providers_with_different_symptoms(tmp_path: Path) -> Non
             pinned = hex(home.chain.head(monotonic()) - 60)
             break_all(home, [0], Fault.STALE_HEAD, amount=10)
             break_all(home, [1], Fault.STATUS_500, methods=["eth_getBalance"])
-            await home.until(lambda: "lagging" in reasons(home, "p0"), 8)
+            await home.until(lambda: "lagging" in reasons(home, "p0"))
             old = await many(home.port, "/local", 200, 4, "eth_getBalance", ACCOUNT, pinned)
             new = await many(home.port, "/local", 200, 4, "eth_getBlockByNumber", "latest", False)
             assert not old.lost
@@ -168,7 +169,7 @@ def test_2024_03_25_a_reorganisation_is_mishandled_by_some(tmp_path: Path) -> No
         async with house(tmp_path, count=4, block_time=SHORT) as home:
             await heads(home)
             break_all(home, [0], Fault.FORKED, amount=0)
-            took = await home.until(lambda: "forked" in reasons(home, "p0"), 15)
+            took = await home.until(lambda: "forked" in reasons(home, "p0"))
             number = hex(home.chain.head(monotonic()) - 3)
             tally = await many(home.port, "/local", 200, 4, "eth_getBlockByNumber", number, False)
             assert {t.body["result"]["hash"] for t in tally.told} == {home.chain.block_hash(int(number, 16))}
@@ -194,8 +195,8 @@ def test_2024_12_04_the_overflow_does_not_kill_the_backup(tmp_path: Path) -> Non
                 good += len(tally.told) - len(tally.lost)
             rate = (home.providers[1].calls["eth_blockNumber"] - taken) / 4.0
             late = home.providers[1].refused_as_too_many - refused
-            assert good / 4.0 >= 60, "the backup's own capacity was not used"
-            assert late <= 0.2 * rate * 4.0, "it was asked for much more than it takes"
+            at_least(good / 4.0, 60, "calls a second that the backup served; its own capacity was not used")
+            at_most(late, 0.2 * rate * 4.0, "refusals of the backup; it was asked for much more than it takes")
             told(
                 "2024-12-04",
                 f"the backup was asked {rate:.0f} times a second of the 100 that it takes and served {good / 4:.0f}; "
@@ -216,11 +217,12 @@ def test_2025_06_12_a_cloud_fails_everywhere_at_once(tmp_path: Path) -> None:
             lost += len((await many(home.port, "/local", 300, 4)).lost)
             break_all(home, [3], Fault.STATUS_503)
             began = monotonic()
-            while "domain" not in kinds(home) and monotonic() - began < 5:
+            while "domain" not in kinds(home) and monotonic() - began < PATIENCE:
                 lost += len((await many(home.port, "/local", 100, 4)).lost)
             took = monotonic() - began
             assert "domain" in kinds(home)
             assert lost == 0
+            at_most(took, 5.0, "seconds until the cloud was named")
             told("2025-06-12", f"callers lost nothing; the cloud was named {took:.1f} s after its second failure")
 
     run(scenario())
@@ -240,7 +242,7 @@ def test_2025_09_10_a_software_version_is_a_failure_domain(tmp_path: Path) -> No
             heights = [int(t.body["result"]["number"], 16) for t in finals.told]
             assert heights == sorted(heights), "what was final was not, a moment later"
             break_all(home, [0, 1], Fault.STALE_HEAD, amount=200)
-            await home.until(lambda: "domain" in kinds(home), 8)
+            await home.until(lambda: "domain" in kinds(home))
             subjects = {v["subject"] for v in home.gateway.status()["routes"][0]["verdicts"] if v["kind"] == "domain"}
             assert subjects == {"bor/2.2.10"}
             tally, _ = await heads(home)
@@ -271,7 +273,7 @@ def test_2025_10_20_names_are_gone_new_connections_fail_and_what_lives_is_kept(t
                 provider.script.clear()
                 await provider.refuse()
                 await provider.accept()
-            await home.until(lambda: not any(reasons(home, f"p{i}") for i in range(3)), 10)
+            await home.until(lambda: not any(reasons(home, f"p{i}") for i in range(3)))
             tally.told += (await many(home.port, "/local", 200, 4, "eth_getBalance", ACCOUNT, "latest")).told
             assert not tally.lost, "the addresses that were known last were forgotten with their names"
             moves = 0
@@ -304,7 +306,7 @@ def test_2025_11_18_an_edge_network_fails_and_those_not_behind_it_serve(tmp_path
             await many(home.port, "/local", 300, 4)
             break_all(home, [0, 1], Fault.STATUS_520)
             lost, began = 0, monotonic()
-            while "domain" not in kinds(home) and monotonic() - began < 8:
+            while "domain" not in kinds(home) and monotonic() - began < PATIENCE:
                 lost += len((await many(home.port, "/local", 100, 4)).lost)
             assert lost == 0
             tally = await many(home.port, "/local", 100, 4)
@@ -322,7 +324,7 @@ def test_2026_06_25_sends_fail_everywhere_while_a_chain_stands_still(tmp_path: P
             await moving(home)
             home.chain.halt(monotonic())
             break_all(home, range(3), Fault.RPC_INTERNAL, families=[Family.SEND])
-            await home.until(lambda: "chain_halted" in kinds(home), 10)
+            await home.until(lambda: "chain_halted" in kinds(home))
             caller = Caller(home.port, "/local")
             for n in range(5):
                 answer = await caller.call("eth_sendRawTransaction", "0x02" + f"{n:02x}" * 60)
@@ -397,7 +399,7 @@ def test_2026_07_wrong_data_without_a_sign_is_found_by_the_audit(tmp_path: Path)
             number = hex(home.chain.head(monotonic()) - 60)
             began = monotonic()
             calls = 0
-            while "distrusted" not in reasons(home, "p0") and monotonic() - began < 10:
+            while "distrusted" not in reasons(home, "p0") and monotonic() - began < PATIENCE:
                 calls += len((await many(home.port, "/local", 20, 2, "eth_getBalance", ACCOUNT, number)).told)
             assert "distrusted" in reasons(home, "p0")
             tally = await many(home.port, "/local", 200, 4, "eth_getBalance", ACCOUNT, number)
