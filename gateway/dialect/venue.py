@@ -223,36 +223,59 @@ class Health(Struct, frozen=True, forbid_unknown_fields=True):
     status: Status | None = None
 
 
+class Rate(Struct, frozen=True, forbid_unknown_fields=True):
+    """At most `amount` within `window` seconds."""
+
+    amount: Positive
+    window: Positive
+
+
 class StreamHost(Struct, frozen=True, forbid_unknown_fields=True):
-    """A host of WebSockets.  `paths` are the prefixes it serves, `private` those of them that are pinned."""
+    """A host of WebSockets.  `paths` are the prefixes it serves, `private` those of them that are pinned.
+
+    Hosts with the same `paths`, `private` and `speaks` stand in for each other; `speaks` tells those apart that have
+    the same paths for different things.
+    """
 
     host: Host
     paths: tuple[str, ...] = ("/",)
     private: tuple[str, ...] = ()
+    speaks: str = ""
     cloud: str = ""
     region: str = ""
     edge: str = ""
 
 
-class Numbers(Struct, frozen=True, forbid_unknown_fields=True):
-    """How messages of a topic are numbered.  `topics` are pieces of its name; places like those of errors."""
+class Topics(Struct, frozen=True, forbid_unknown_fields=True):
+    """Topics that are alike.  `names` are pieces of their names; the first entry that fits a topic counts.
 
-    topics: tuple[str, ...]
-    rule: str
+    `rule` says how their messages are numbered (policy/sequences), at `first`, `last` and `previous` (places like
+    those of errors); `snapshot` is the place=value that marks a message as the state's new beginning.
+    `begins`: a subscription begins with the present state, so whoever joins late is given the newest message.
+    `each`: every message counts, as with trades; where a line is lost, one may be missing and nobody can tell.
+    """
+
+    names: tuple[Text, ...]
+    rule: str = "none"
     first: str = ""
     last: str = ""
     previous: str = ""
-    snapshot: str = ""  # place=value that marks a message as the state's new beginning
+    snapshot: str = ""
+    begins: bool = False
+    each: bool = False
 
 
 class Sharing(Struct, frozen=True, forbid_unknown_fields=True):
     """How public subscriptions are asked for and told, so that callers can share them.
 
     `connect` is the path of shared connections, `paths` those on which callers' subscriptions are shared.
-    A request has its operation at `op` (`subscribe`, `unsubscribe`), its topics at `topics` (texts or
-    objects), its number at `id`.  A message names its topic at `topic`; `unwrap` is the member that
-    callers on `bare` paths get alone.  `ack` and `ack_each` are what a caller is answered, with $id, $op and
-    $topic.  `private` are pieces of topics that are never shared.
+    A request has its operation at `op` (`subscribe`, `unsubscribe`, `ping`, `lists`), its topics at `topics` (texts, or
+    objects of exactly these `members`), its number at `id` (a text if `id_is_text`), and no more than `per_request`
+    topics.  A message names its topic at `topic` and has what it tells at `data`, which callers on `bare` paths get
+    alone.  `ack`, `ack_each`, `pong` and `listed` are what a caller is answered, with $id, $op, $topic and $topics; a
+    caller that gave no number is given `no_id`, or no such member where that is empty.  `refused` are the place=value
+    (or only the place) by which an answer to a request says no.
+    What no entry of `kinds` names is not shared.
     """
 
     connect: Target
@@ -262,34 +285,45 @@ class Sharing(Struct, frozen=True, forbid_unknown_fields=True):
     unsubscribe: Text
     topics: Text
     topic: Text
+    data: Text = "data"
+    kinds: tuple[Topics, ...] = ()
+    members: tuple[str, ...] = ()
     id: str = ""
-    unwrap: str = ""
+    id_is_text: bool = False
+    no_id: str = ""
     bare: tuple[str, ...] = ()
-    in_path: str = ""  # streams named by the URL: the marker before them ("/ws/", "streams=")
+    in_path: tuple[str, ...] = ()  # what stands before streams that a URL names: a path or "path?parameter="
     ack: str = ""
     ack_each: str = ""
-    private: tuple[str, ...] = ()
-    numbers: tuple[Numbers, ...] = ()
+    ping: str = ""
+    pong: str = ""
+    lists: str = ""
+    listed: str = ""
+    refused: tuple[str, ...] = ()
     per_connection: Annotated[int, Meta(ge=1)] = 200
+    per_request: Annotated[int, Meta(ge=1)] = 100
 
 
 class Streams(Struct, frozen=True, forbid_unknown_fields=True):
     """WebSockets.  `life` is how long the venue lets one live, `silent_for` how long it may say nothing (s).
 
-    `say` is sent every `every` seconds where the venue wants to hear from its clients, `answer` is what comes back.
-    `announces` are pieces of messages that tell of a coming close.
+    `connects` is how often one address may connect, `most_open` how many it may have open, `requests` how often may
+    be asked on one connection.  `say` is sent every `every` seconds, because the venue wants to hear from its clients
+    or so that it says something; `answer` is what comes back.  `announces` are pieces of messages that tell of a
+    coming close.
     """
 
     hosts: tuple[StreamHost, ...]
     life: Positive = 86400.0
     silent_for: Positive = 60.0
+    connects: Rate | None = None
+    most_open: Annotated[int, Meta(ge=1)] | None = None
+    requests: Rate | None = None
     say: str = ""
     every: NotNegative = 0.0
     answer: str = ""
     announces: tuple[str, ...] = ()
-    token: str = ""  # the call whose answer names the host to connect to
-    token_at: str = ""
-    sharing: Sharing | None = None
+    sharing: tuple[Sharing, ...] = ()
 
 
 class Venue(Struct, frozen=True, forbid_unknown_fields=True):
@@ -373,4 +407,23 @@ def _contradictions(venue: Venue) -> list[tuple[str, str]]:
             found.append((f"$.errors.rules[{i}].each", "expected path or account"))
         if not (rule.status or rule.codes or rule.text):
             found.append((f"$.errors.rules[{i}]", "has no condition, so that it would hide all rules behind it"))
+    found += _contradictions_of_streams(venue.streams) if venue.streams is not None else []
+    return found
+
+
+RULES = ("none", "range", "previous", "next", "span", "rising")
+
+
+def _contradictions_of_streams(streams: Streams) -> list[tuple[str, str]]:
+    found = []
+    if streams.say and not streams.every:
+        found.append(("$.streams.every", "is needed with `say`"))
+    for i, sharing in enumerate(streams.sharing):
+        for j, kind in enumerate(sharing.kinds):
+            place = f"$.streams.sharing[{i}].kinds[{j}]"
+            if kind.rule not in RULES:
+                found.append((f"{place}.rule", f"expected one of {', '.join(RULES)}"))
+            needed = {"range": ("first",), "span": ("first",), "previous": ("previous",)}.get(kind.rule, ())
+            missing = [name for name in (*needed, "last") if kind.rule != "none" and not getattr(kind, name)]
+            found += [(f"{place}.{name}", f"is needed by the rule {kind.rule}") for name in missing]
     return found

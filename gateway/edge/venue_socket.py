@@ -60,19 +60,19 @@ class VenueSockets:
         caller = admit(table, located, wish)
         route = located.venue.route
         caller.require(route.name, 1, self.clock())
-        if route.streams is None or not route.streams.candidates(located.target.partition(b"?")[0].decode("latin-1")):
+        target = located.target.decode("latin-1")
+        if route.streams is None or not route.streams.candidates(target.partition("?")[0]):
             raise UnknownRoute("this exchange has no streams at that path")
         if len(self.sessions) >= self.limits.sockets:
             raise TooManyConnections("too many WebSockets are open")
         headers = passed_on(scope, wish.connection)
-        shared = route.shared
-        path = located.target.partition(b"?")[0].decode("latin-1")
-        if shared is None or not any(_at(path, prefix) for prefix in shared.messages.sharing.paths):
+        shared = route.shares(target, authority_of(located))
+        if shared is None:
             return VenueSession(self, located, headers)
         session = SharedSession(
             shared,
             route.streams,
-            located.target.decode("latin-1"),
+            target,
             headers,
             max(self.limits.subscriptions, TOPICS_OF_A_SOCKET),
             self.limits.message,
@@ -133,11 +133,9 @@ class VenueSession:
 
     async def _pass(self, through: PassThrough, socket: CallerSocket) -> None:
         located = self._located
-        name = located.authority.rpartition(b"//")[2].decode("latin-1").lower()
+        target, name = located.target.decode("latin-1"), authority_of(located)
         try:
-            code, reason = await through.run(
-                located.target.decode("latin-1"), self._headers, name, socket.relay, socket.relayed
-            )
+            code, reason = await through.run(target, self._headers, name, socket.relay, socket.relayed)
         except asyncio.CancelledError:
             socket.close(GOING_AWAY, "the gateway is stopping")
             raise
@@ -162,5 +160,6 @@ def passed_on(scope: dict[str, Any], gone: frozenset[bytes]) -> list[tuple[str, 
     ]
 
 
-def _at(path: str, prefix: str) -> bool:
-    return path == prefix or path.startswith(prefix + "/")
+def authority_of(located: Located) -> str:
+    """The host that a caller behind ``/via/`` names; empty: none."""
+    return located.authority.rpartition(b"//")[2].decode("latin-1").lower()
