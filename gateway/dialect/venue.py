@@ -247,7 +247,7 @@ class StreamHost(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Topics(Struct, frozen=True, forbid_unknown_fields=True):
-    """Topics that are alike.  `names` are pieces of their names; the first entry that fits a topic counts.
+    """Topics that are alike.  `names` are theirs, ``*`` stands for anything; the first entry that fits counts.
 
     `rule` says how their messages are numbered (policy/sequences), at `first`, `last` and `previous` (places like
     those of errors); `snapshot` is the place=value that marks a message as the state's new beginning.

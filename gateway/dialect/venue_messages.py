@@ -8,6 +8,7 @@ Does not belong here: who listens to what (upstream/venue_topics).
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from gateway.dialect.venue import Sharing, Topics
 
 MAX_TOPICS = 1024  # in one request
 MAX_KEY = 200  # characters of a topic; names come from callers and are kept
+MOST_KNOWN = 20_000  # topics of which it is remembered what they are
 _ID_MEMBER = re.compile(r'"\w+":\$id,?')
 
 
@@ -62,6 +64,8 @@ class Messages:
         self.sharing = sharing
         self._raw = msgspec.defstruct("Raw", [("value", msgspec.Raw, msgspec.field(name=sharing.data))])
         self._data = msgspec.json.Decoder(self._raw)
+        self._kinds = [(re.compile("|".join(map(fnmatch.translate, kind.names))), kind) for kind in sharing.kinds]
+        self._known: dict[str, Topics | None] = {}
 
     # --- what callers say -------------------------------------------------------------------------
 
@@ -104,7 +108,9 @@ class Messages:
         for marker in sharing.in_path:
             if target.startswith(marker):
                 keys = tuple(target[len(marker) :].split("/"))
-                return keys if len(keys) <= MAX_TOPICS and all(self._shareable(key, key) for key in keys) else None
+                if len(keys) > MAX_TOPICS or not all(_is_name(key) and self._shareable(key, key) for key in keys):
+                    return None
+                return keys
         return None
 
     def acknowledged(self, wanted: Wanted) -> list[bytes]:
@@ -163,7 +169,13 @@ class Messages:
 
     def kind_of(self, key: str) -> Topics | None:
         """What the file says of a topic; None: nothing, so it is not shared."""
-        return next((kind for kind in self.sharing.kinds if any(piece in key for piece in kind.names)), None)
+        if key in self._known:
+            return self._known[key]
+        kind = next((kind for pattern, kind in self._kinds if pattern.match(key)), None)
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[key] = kind
+        return kind
 
     def bare(self, message: bytes) -> bytes:
         """The part that callers on bare paths get, cut out as it is."""
@@ -193,6 +205,11 @@ class Messages:
 def key_of(topic: Any) -> str:
     """One text for equal topics."""
     return topic if isinstance(topic, str) else json.dumps(topic, sort_keys=True, separators=(",", ":"))
+
+
+def _is_name(text: str) -> bool:
+    """Nothing in it has another meaning in a URL."""
+    return not set(text) & set("?&=%#")
 
 
 def _told(key: str) -> str:
