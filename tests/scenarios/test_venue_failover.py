@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import hmac
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -18,9 +20,10 @@ from gateway.drill.venues.binance import Binance
 from gateway.drill.venues.exchange import Reply, SimulatedExchange, Strike
 from gateway.drill.venues.kraken import Kraken
 from gateway.drill.venues.kucoin import Kucoin
+from gateway.drill.venues.okx import Okx
 from gateway.telemetry.redaction import Redactor
 from tests.scenarios.house import run
-from tests.scenarios.test_order_safety import KEY, binance_house, order, signed
+from tests.scenarios.test_order_safety import KEY, SECRET, binance_house, order, signed
 from tests.scenarios.venue_house import PLAIN_VENUE, Came, RawCaller, answer, venue_house
 from tests.telemetry.collector import Collector, attributes
 
@@ -223,6 +226,77 @@ def test_a_host_whose_market_stands_still_gets_no_market_reads_until_it_moves(tm
     run(scenario())
 
 
+def test_hosts_whose_numbers_begin_anew_do_not_stand_still(tmp_path: Path) -> None:
+    venue = {**PLAIN_VENUE, "health": {"pulse": {"target": "/still", "at": "n", "still_after": 1}, "ping": "/ping"}}
+
+    async def scenario() -> None:
+        async with venue_house(tmp_path, venue=venue, route_extra="    venues: {pulse_every: 1s}\n") as house:
+            began = monotonic()
+
+            def say(came: Came) -> bytes:
+                passed = monotonic() - began
+                return answer(b'{"n":%d}' % (1_000_000 + passed * 10 if passed < 3 else passed * 10))
+
+            for server in house.servers:
+                server.say = say
+            while monotonic() - began < 8:
+                assert [endpoint["reasons"] for endpoint in house.status()["endpoints"]] == [[], []]
+                await asyncio.sleep(0.2)
+
+    run(scenario())
+
+
+def test_an_exchange_that_stands_still_as_a_whole_while_others_move_is_named(tmp_path: Path) -> None:
+    """Data that stand still are answered with 200 in good time; where there is one host, only other markets show it."""
+
+    async def scenario() -> None:
+        async with tokyo_and_kraken(tmp_path) as (gateway, exchanges):
+
+            def venue(name: str) -> dict[str, Any]:
+                return next(row for row in gateway.status()["routes"] if row["name"] == name)
+
+            await asyncio.sleep(2)
+            for market in exchanges["kucoin"].venue.markets.all.values():  # type: ignore[attr-defined]
+                market.frozen = True
+            await until(lambda: any(fact["still"] for fact in venue("kucoin")["venue"]["hosts"].values()), 20)
+            assert not any(fact["still"] for fact in venue("binance")["venue"]["hosts"].values())
+            caller = await RawCaller.open(gateway.public_port)
+            target = "/kucoin/api/v1/market/orderbook/level1?symbol=BTC-USDT"
+            status, headers, _ = await caller.call("GET", target)
+            assert (status, headers[b"x-seawall-degraded"]) == (200, b"last_resort")  # old data are said to be that
+            for market in exchanges["kucoin"].venue.markets.all.values():  # type: ignore[attr-defined]
+                market.frozen = False
+            await until(lambda: not any(fact["still"] for fact in venue("kucoin")["venue"]["hosts"].values()), 10)
+            caller.close()
+
+    run(scenario())
+
+
+def test_a_signature_ends_by_the_exchanges_clock_and_not_by_ours(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        route = "    venues: {probe_every: 500ms}\n"
+        async with binance_house(tmp_path, route=route, without=("orders",)) as (gateway, exchange, _):
+            exchange.clock = lambda: wall_seconds() - 20  # or ours is ahead
+
+            def ahead() -> float:
+                hosts = gateway.status()["routes"][0]["venue"]["hosts"].values()
+                return max(host["clock_ahead_ms"] or 0.0 for host in hosts)
+
+            await until(lambda: abs(ahead() + 20_000) < 500, 10)
+            exchange.script = lambda host, first: (  # the first host that is asked breaks off: another must follow
+                None if exchange.struck or b"openOrders" not in first else Strike("cut", execute=False, send=0)
+            )
+            caller = await RawCaller.open(gateway.public_port)
+            stamp = round((wall_seconds() - 20) * 1e3)
+            text = f"symbol=BTCUSDT&timestamp={stamp}&recvWindow=5000"
+            text += f"&signature={hmac.new(SECRET.encode(), text.encode(), hashlib.sha256).hexdigest()}"
+            status, _, body = await caller.call("GET", f"/binance/api/v3/openOrders?{text}", b"", ("X-MBX-APIKEY", KEY))
+            assert (status, body, exchange.struck["cut"]) == (200, b"[]", 1)
+            caller.close()
+
+    run(scenario())
+
+
 async def until(holds: Callable[[], bool], seconds: float) -> None:
     end = monotonic() + seconds
     while not holds():
@@ -236,16 +310,17 @@ async def tokyo_and_kraken(folder: Path) -> AsyncIterator[tuple[Gateway, dict[st
         "binance": (Binance, "ap-northeast-1", 2),
         "kucoin": (Kucoin, "ap-northeast-1", 1),
         "kraken": (Kraken, "us-east-1", 1),
+        "okx": (Okx, "", 1),
     }
     async with contextlib.AsyncExitStack() as stack:
         exchanges, rows = {}, []
         for name, (kind, region, hosts) in kinds.items():
             exchange = await stack.enter_async_context(SimulatedExchange(kind(wall_seconds()), hosts=hosts))
             exchanges[name] = exchange
-            urls = ", ".join(f"{{url: '{url}', region: {region}}}" for url in exchange.urls)
-            rows.append(
-                f"  {name}: {{venue: {name}, streams: [], venues: {{probe_every: 500ms}}, endpoints: [{urls}]}}\n"
-            )
+            label = f", region: {region}" if region else ""
+            urls = ", ".join(f"{{url: '{url}'{label}}}" for url in exchange.urls)
+            pace = "{probe_every: 500ms, pulse_every: 1s}"
+            rows.append(f"  {name}: {{venue: {name}, streams: [], venues: {pace}, endpoints: [{urls}]}}\n")
         config = folder / "seawall.yaml"
         config.write_text("listen: 127.0.0.1:0\noperations: {listen: 127.0.0.1:0}\nroutes:\n" + "".join(rows))
         settings = load(config)
