@@ -205,7 +205,7 @@ class Pulse(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Status(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the venue says that it is at work on itself."""
+    """Where the venue says that it is at work on itself: what stands there is not `well`, and is something."""
 
     target: Target
     at: Text

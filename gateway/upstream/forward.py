@@ -197,11 +197,11 @@ class Forwarder:
         return None
 
     def _expires(self, route: VenueRoute, call: VenueCall, now: float) -> float:
-        """The instant after which a signed call is not sent any more: by the exchange's clock, not by ours."""
+        """The instant after which a signed call is not sent any more."""
         until = route.requests.expires_at(call)
         if until is None:
             return float("inf")
-        return now + until - (wall_seconds() + route.skew) - SIGNATURE_MARGIN
+        return now + until - wall_seconds() - SIGNATURE_MARGIN
 
     # --- one attempt ------------------------------------------------------------------------------
 

@@ -84,12 +84,9 @@ class _Rest:
 
 
 def size_of(answer: Forwarded) -> int | None:
-    """For the shelf: bytes to keep; -1: it serves who waits, and is not kept; None: not even that.
-
-    A failure of ours is that of one caller: its deadline passed, its turn did not come, or it has left.
-    """
-    if answer.stream is not None or answer.error is not None:
+    """For the shelf: bytes to keep; -1: it serves who waits, and is not kept; None: not even that."""
+    if answer.stream is not None:
         return None
-    if answer.status != 200 or answer.word is not Word.ANSWER:
+    if answer.error is not None or answer.status != 200 or answer.word is not Word.ANSWER:
         return -1
     return len(answer.body)

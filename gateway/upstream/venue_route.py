@@ -90,12 +90,6 @@ class VenueRoute:
         return self.venue.title
 
     @property
-    def skew(self) -> float:
-        """The exchange's clock minus ours in seconds, as most of its hosts have it; 0 while nobody knows."""
-        known = sorted(facts.skew for facts in self.facts if facts.skew is not None)
-        return known[len(known) // 2] if known else 0.0
-
-    @property
     def queued(self) -> int:
         """Requests that wait for the venue's limits."""
         return self.gate.waiting

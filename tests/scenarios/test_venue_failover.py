@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -23,7 +21,7 @@ from gateway.drill.venues.kucoin import Kucoin
 from gateway.drill.venues.okx import Okx
 from gateway.telemetry.redaction import Redactor
 from tests.scenarios.house import run
-from tests.scenarios.test_order_safety import KEY, SECRET, binance_house, order, signed
+from tests.scenarios.test_order_safety import KEY, binance_house, order, signed
 from tests.scenarios.venue_house import PLAIN_VENUE, Came, RawCaller, answer, venue_house
 from tests.telemetry.collector import Collector, attributes
 
@@ -267,31 +265,6 @@ def test_an_exchange_that_stands_still_as_a_whole_while_others_move_is_named(tmp
             for market in exchanges["kucoin"].venue.markets.all.values():  # type: ignore[attr-defined]
                 market.frozen = False
             await until(lambda: not any(fact["still"] for fact in venue("kucoin")["venue"]["hosts"].values()), 10)
-            caller.close()
-
-    run(scenario())
-
-
-def test_a_signature_ends_by_the_exchanges_clock_and_not_by_ours(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        route = "    venues: {probe_every: 500ms}\n"
-        async with binance_house(tmp_path, route=route, without=("orders",)) as (gateway, exchange, _):
-            exchange.clock = lambda: wall_seconds() - 20  # or ours is ahead
-
-            def ahead() -> float:
-                hosts = gateway.status()["routes"][0]["venue"]["hosts"].values()
-                return max(host["clock_ahead_ms"] or 0.0 for host in hosts)
-
-            await until(lambda: abs(ahead() + 20_000) < 500, 10)
-            exchange.script = lambda host, first: (  # the first host that is asked breaks off: another must follow
-                None if exchange.struck or b"openOrders" not in first else Strike("cut", execute=False, send=0)
-            )
-            caller = await RawCaller.open(gateway.public_port)
-            stamp = round((wall_seconds() - 20) * 1e3)
-            text = f"symbol=BTCUSDT&timestamp={stamp}&recvWindow=5000"
-            text += f"&signature={hmac.new(SECRET.encode(), text.encode(), hashlib.sha256).hexdigest()}"
-            status, _, body = await caller.call("GET", f"/binance/api/v3/openOrders?{text}", b"", ("X-MBX-APIKEY", KEY))
-            assert (status, body, exchange.struck["cut"]) == (200, b"[]", 1)
             caller.close()
 
     run(scenario())

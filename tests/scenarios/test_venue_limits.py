@@ -130,29 +130,6 @@ def test_a_thousand_bots_that_ask_for_one_ticker_cost_one_call(tmp_path: Path) -
     run(scenario())
 
 
-def test_an_impatient_bot_does_not_spoil_the_answer_for_those_who_wait(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with venue_house(tmp_path) as house:
-            asked: list[bytes] = []
-
-            def say(came: Came) -> bytes:
-                asked.append(came.target)
-                return b"" if len(asked) == 1 else answer()  # the first is never answered
-
-            for server in house.servers:
-                server.say = say
-            hasty, patient = await RawCaller.open(house.port), await RawCaller.open(house.port)
-            first = asyncio.ensure_future(hasty.call("GET", "/plain/ticker", b"", ("X-Seawall-Timeout", "300ms")))
-            await asyncio.sleep(0.1)
-            status, headers, _ = await patient.call("GET", "/plain/ticker", b"", ("X-Seawall-Timeout", "5s"))
-            assert (status, headers[b"x-seawall-cache"]) == (200, b"miss")
-            assert (await first)[0] == 504
-            for caller in (hasty, patient):
-                caller.close()
-
-    run(scenario())
-
-
 def test_what_carries_credentials_is_never_shared(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with venue_house(tmp_path) as house:
