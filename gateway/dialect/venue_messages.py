@@ -22,6 +22,7 @@ from gateway.dialect.venue import Sharing, Topics
 MAX_TOPICS = 1024  # in one request
 MAX_KEY = 200  # characters of a topic; names come from callers and are kept
 MOST_KNOWN = 20_000  # topics of which it is remembered what they are
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
 _ID_MEMBER = re.compile(r'"\w+":\$id,?')
 
 
@@ -189,7 +190,7 @@ class Messages:
         if isinstance(item, dict):
             if set(item) != set(members) or not all(isinstance(value, str) for value in item.values()):
                 return False
-        elif not isinstance(item, str) or members:
+        elif not isinstance(item, str) or members or item.startswith("{"):  # it would be taken for an object's key
             return False
         return len(key) <= MAX_KEY and self.kind_of(key) is not None
 
@@ -250,7 +251,7 @@ def _at(value: Any, place: str) -> Any:
 def _whole(value: Any) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, str) and value.lstrip("-").isdigit() and len(value) < 20:
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
         return int(value)
     return None
 

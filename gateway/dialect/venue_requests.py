@@ -27,7 +27,6 @@ Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case, as they came."""
 
 MAX_LOOKED_AT = 262_144  # bytes of a body that is searched for members; orders are a thousandth of it
-MAX_SHARED = 2048  # bytes of a request that is shared: what makes it the same as another is kept
 MAX_FACT = 128  # characters of a client's order id or a symbol that are repeated
 _CREDENTIALS = frozenset({b"authorization", b"cookie"})
 _OVERRIDES = frozenset({b"x-http-method-override", b"x-method-override", b"x-http-method"})
@@ -164,15 +163,13 @@ class Requests:
         listed = call.listed
         if listed is None or not listed.rest.fresh_for or call.signed or call.verb == b"HEAD":
             return None
-        size = len(call.target) + len(call.body)
         vary = []
         for name, value in call.headers:
             if name in _NEVER_SHARED:
                 return None
             if name in self._vary:
                 vary.append((name, value))
-                size += len(value)
-        return (call.target, call.body, *vary) if size <= MAX_SHARED else None
+        return (call.target, call.body, *vary)
 
     def expires_at(self, call: VenueCall) -> float | None:
         """Until when the signature is good, in unix seconds; None: it has no time, or none that can be read."""

@@ -55,6 +55,7 @@ def test_a_number_that_a_caller_did_not_give_is_not_made_up() -> None:
         ("binance", '"btcusdt@newStream"'),
         ("binance", '"' + "x" * 300 + '@depth"'),
         ("binance", '{"channel":"books"}'),
+        ("binance", '"{\\"x\\":1}@depth"'),
         ("okx", '{"channel":"instruments","instType":"SPOT"}'),  # begins with everything and goes on with changes
         ("okx", '{"channel":"books","instId":"BTC-USDT","more":"x"}'),  # would not come back as it was asked for
         ("okx", '"books"'),
@@ -96,6 +97,11 @@ def test_numbers_are_found_where_each_exchange_has_them() -> None:
     assert messages("binance_usdm").heard(futures).numbers == (9, 9, 3, False)
     assert messages("okx").heard(okx).numbers == (9, 9, -1, True)
     assert messages("bybit").heard(bybit).numbers == (9, 9, None, False)
+
+
+def test_what_only_looks_like_a_number_is_none() -> None:
+    text = '{"stream":"btcusdt@depth","data":{"U":"²","u":"²"}}'.encode()
+    assert messages("binance").heard(text) == Heard("btcusdt@depth", True)
 
 
 def test_urls_that_name_streams_are_understood_only_if_all_of_it_is() -> None:

@@ -287,14 +287,6 @@ def test_the_time_of_an_exchange_is_never_shared(name: str) -> None:
         assert REQUESTS[name].share_key(REQUESTS[name].call(b"GET", clock.target.encode(), (), b"")) is None
 
 
-def test_requests_too_large_to_be_remembered_are_not_shared() -> None:
-    binance = REQUESTS["binance"]
-    small = binance.call(b"GET", b"/api/v3/ticker/price?symbol=BTCUSDT", (), b"")
-    large = binance.call(b"GET", b"/api/v3/ticker/price?symbol=BTCUSDT&x=" + b"y" * 5000, (), b"")
-    assert binance.share_key(small) is not None
-    assert binance.share_key(large) is None
-
-
 def test_answers_in_other_units_or_encodings_are_not_taken_for_each_other() -> None:
     binance = REQUESTS["binance"]
     keys = {
