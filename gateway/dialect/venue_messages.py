@@ -178,6 +178,10 @@ class Messages:
         self._known[key] = kind
         return kind
 
+    def could_share(self, key: str) -> bool:
+        """The file describes it."""
+        return len(key) <= MAX_KEY and self.kind_of(key) is not None
+
     def bare(self, message: bytes) -> bytes:
         """The part that callers on bare paths get, cut out as it is."""
         try:
@@ -192,7 +196,7 @@ class Messages:
                 return False
         elif not isinstance(item, str) or members or item.startswith("{"):  # it would be taken for an object's key
             return False
-        return len(key) <= MAX_KEY and self.kind_of(key) is not None
+        return self.could_share(key)
 
     def _id_of(self, found: dict[str, Any]) -> str:
         name = self.sharing.id

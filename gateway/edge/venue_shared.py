@@ -77,7 +77,7 @@ class SharedSession:
             return
         if wanted is not None:
             self._leave(wanted.topics)
-            self._own_topics.update(wanted.topics)
+            self._note_own(wanted)
         self._pass_on(text.decode("utf-8", "replace") if socket.text else text, socket)
 
     def dropped(self) -> None:
@@ -131,6 +131,14 @@ class SharedSession:
         if self._own is None:
             return False
         return not self._topics or not self._own_topics.isdisjoint(wanted.topics)
+
+    def _note_own(self, wanted: Wanted) -> None:
+        """What could be shared and is on the caller's own stream must not come twice."""
+        for key in wanted.topics:
+            if not wanted.on:
+                self._own_topics.discard(key)
+            elif len(self._own_topics) < self._most_topics and self._shared.messages.could_share(key):
+                self._own_topics.add(key)
 
     def _asked(self, wanted: Wanted, socket: CallerSocket) -> None:
         for answer in self._shared.messages.acknowledged(wanted):
