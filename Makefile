@@ -10,7 +10,7 @@ CLIENTS := .venv-clients
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-run: $(VENV)/.runtime ## serve config/local.yaml: simulated providers, no key, no network
+run: $(VENV)/.runtime ## serve config/local.yaml: simulated providers and a simulated exchange, no key, no network
 	$(BIN)/seawall serve config/local.yaml
 
 demo: $(VENV)/.runtime ## the gateway over simulated providers, one broken every few seconds

@@ -13,16 +13,17 @@ import contextlib
 import gc
 import logging
 import random
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 from gateway import __version__
 from gateway.clock import monotonic, wall_seconds
-from gateway.config.load import load, secrets_of
+from gateway.config.load import load, secrets_of, with_listen
+from gateway.config.scalars import host_and_port
 from gateway.config.settings import Settings
 from gateway.config.watch import watch
-from gateway.drill.provider import SimulatedProvider
-from gateway.drill.serve import ProviderSpec, run_providers
+from gateway.drill.simulated import Simulated, run_simulated
 from gateway.edge.app import PublicApp
 from gateway.edge.calls import Calls
 from gateway.edge.listener import Listener, Upgrade
@@ -35,7 +36,7 @@ from gateway.edge.stream import Streams
 from gateway.edge.venue_socket import VenueSockets
 from gateway.errors import ConfigError
 from gateway.policy.connectivity import Connectivity
-from gateway.routes import Budgeted, Built, RouteBuilder, build_table, host_and_port
+from gateway.routes import Budgeted, Built, RouteBuilder, build_table
 from gateway.telemetry.metrics import EndpointGauge, Metrics, RouteGauge
 from gateway.telemetry.redaction import Redactor
 from gateway.telemetry.traces import Tracer
@@ -59,6 +60,7 @@ logger = logging.getLogger("seawall")
 VERIFY_AT_START = 3.0  # seconds given to the first look at all endpoints; whoever is late is asked again later
 POLL_AT_START = 1.0  # the same for their heads
 DIARY_EVERY = 1.0  # seconds between two looks at what is wrong
+SECRETS_LIVE = 600.0  # seconds after a reload in which the secrets that it took away are still masked
 OLD_ENGINES_LIVE = 60.0  # seconds after a reload in which calls begun before it may still use their way out
 
 
@@ -66,13 +68,21 @@ class Gateway:
     """A running gateway.  `await start()`, `await stop()`; in between it serves."""
 
     def __init__(
-        self, settings: Settings, config_path: Path | None, redactor: Redactor, seed: int | None = None
+        self,
+        settings: Settings,
+        config_path: Path | None,
+        redactor: Redactor,
+        seed: int | None = None,
+        listen: str | None = None,
     ) -> None:
+        """`listen`: the address for callers that `settings` have in place of the file's."""
         self.settings = settings
         self.draining = False
-        self.simulated: dict[str, SimulatedProvider] = {}
+        self.simulated = Simulated({}, {})
         self._config_path = config_path
+        self._listen = listen
         self._redactor = redactor
+        self._past_secrets: dict[str, float] = {}  # until when each is masked
         self._started_at = monotonic()
         self._config_state: dict[str, Any] = {"loaded_at": round(wall_seconds(), 3), "problems": []}
         self._chance = random.Random(seed)  # noqa: S311 - spreads load and probes; nothing secret hangs on it
@@ -94,7 +104,7 @@ class Gateway:
         self._streams: Streams | None = None
         self._venue_sockets: VenueSockets | None = None
         self._stack = contextlib.AsyncExitStack()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Future[Any]] = set()
         self._prober = Prober(lambda: self.routes, monotonic)
         self._poller = Poller(lambda: self.routes, monotonic)
         self._venue_prober = VenueProber(lambda: self.venues, monotonic)
@@ -145,7 +155,7 @@ class Gateway:
         """Start everything that is configured.  Raises ConfigError or OSError when something cannot."""
         settings = self.settings
         try:
-            await self._start_simulated(settings)
+            self.simulated = await self._stack.enter_async_context(run_simulated(settings.simulated, monotonic))
             table = self._adopt(settings)
             await asyncio.gather(self._prober.verify_all(VERIFY_AT_START), self._venue_prober.ask_all(VERIFY_AT_START))
             await self._poller.ask_all(POLL_AT_START)
@@ -173,7 +183,10 @@ class Gateway:
             )
             public = self._listener(PublicApp(self._rpc, rest, public_pages(self)), self._upgrade)
             token = settings.operations.token
-            operations = self._listener(operations_pages(self, token.reveal() if token else None))
+            rpc = self._rpc
+            operations = self._listener(
+                operations_pages(self, token.reveal() if token else None, lambda: rpc.table.hosts)
+            )
             await public.start(*host_and_port(settings.listen))
             self._listeners.append(public)
             await operations.start(*host_and_port(settings.operations.listen))
@@ -181,13 +194,13 @@ class Gateway:
         except BaseException:
             await self.stop(drain_for=0.0)
             raise
-        self._tasks.append(asyncio.ensure_future(self._prober.run()))
-        self._tasks.append(asyncio.ensure_future(self._poller.run()))
-        self._tasks.append(asyncio.ensure_future(self._venue_prober.run()))
-        self._tasks.append(asyncio.ensure_future(self._keep_diary()))
-        self._tasks += [asyncio.ensure_future(engine.warm()) for route in self.all_routes for engine in route.engines]
+        for work in (self._prober.run(), self._poller.run(), self._venue_prober.run(), self._keep_diary()):
+            self._spawn(work)
+        for route in self.all_routes:
+            for engine in route.engines:
+                self._spawn(engine.warm())
         if self._config_path is not None:
-            self._tasks.append(asyncio.ensure_future(self._watch(self._config_path)))
+            self._spawn(self._watch(self._config_path))
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again by the collector
 
@@ -200,9 +213,10 @@ class Gateway:
             await self._streams.close()
         if self._venue_sockets is not None:
             await self._venue_sockets.close()
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(feeds.close() for feeds in self._feeds.values()))
         await self._auditor.close()
         for built in self._built:
@@ -217,12 +231,14 @@ class Gateway:
             return False
         try:
             settings = load(self._config_path)
+            if self._listen is not None:
+                settings = with_listen(settings, self._listen)
             fixed = _cannot_change(self.settings, settings)
             if fixed:
                 raise ConfigError(
                     [f"{self._config_path}: {name} cannot change while running; restart" for name in fixed]
                 )
-            self._redactor.replace([*secrets_of(self.settings), *secrets_of(settings)])
+            self._mask(settings)
             table = self._adopt(settings)
         except (ConfigError, ValueError, OSError) as error:
             problems = error.problems if isinstance(error, ConfigError) else [str(error)]
@@ -235,12 +251,25 @@ class Gateway:
         self._rpc.table = table
         if self._streams is not None:
             self._streams.reloaded()
+        if self._venue_sockets is not None:
+            self._venue_sockets.reloaded()
         self._config_state = {"loaded_at": round(wall_seconds(), 3), "problems": []}
         self._metrics.config_reloads.count("applied")
         self._metrics.keep_only({r.name: [e.id for e in r.pool.endpoints] for r in self.all_routes})
         logger.info("configuration applied")
-        self._tasks.append(asyncio.ensure_future(self._prober.verify_all(VERIFY_AT_START)))
+        self._spawn(self._prober.verify_all(VERIFY_AT_START))
         return True
+
+    def reload_soon(self) -> None:
+        """`reload` for whoever cannot wait, such as the handler of a signal."""
+        self._spawn(self.reload())
+
+    def _mask(self, settings: Settings) -> None:
+        """Learn the secrets of `settings`, and keep those of before while what uses them may still speak."""
+        now = monotonic()
+        self._past_secrets = {secret: until for secret, until in self._past_secrets.items() if until > now}
+        self._past_secrets |= dict.fromkeys(secrets_of(self.settings), now + SECRETS_LIVE)
+        self._redactor.replace([*self._past_secrets, *secrets_of(settings)])
 
     # --- what the pages ask (edge.pages.House) ----------------------------------------------------
 
@@ -256,6 +285,10 @@ class Gateway:
                 row["feeds"] = self._feeds[row["name"]].snapshot()
         report["sockets"] = self.sockets
         return report
+
+    def chains(self) -> list[str]:
+        """The names of the routes that take JSON-RPC."""
+        return [route.name for route in self.routes]
 
     def readiness(self) -> tuple[bool, list[str]]:
         return readiness(self.all_routes, monotonic(), self.draining)
@@ -320,7 +353,7 @@ class Gateway:
         self._connectivity.providers(len(names))
         self._adopt_feeds()
         if retired:
-            self._tasks.append(asyncio.ensure_future(_close_later(retired)))
+            self._spawn(_close_later(retired))
         return build_table(settings, [b.exposed for b in built], self.settings.limits)
 
     def _adopt_feeds(self) -> None:
@@ -341,25 +374,7 @@ class Gateway:
                 )
             self._feeds[name].adopt(built.route, built.sockets, built.feed_settings)
         for name in self._feeds.keys() - {route.name for route in self.routes}:
-            self._tasks.append(asyncio.ensure_future(self._feeds.pop(name).close()))
-
-    async def _start_simulated(self, settings: Settings) -> None:
-        specs = []
-        for name, simulated in settings.simulated.items():
-            host, port = host_and_port(simulated.listen)
-            specs.append(
-                ProviderSpec(
-                    name=name,
-                    host=host,
-                    port=port,
-                    chain_id=simulated.chain_id,
-                    block_time=simulated.block_time,
-                    client_version=simulated.client_version,
-                    latency=simulated.latency,
-                )
-            )
-        if specs:
-            self.simulated = await self._stack.enter_async_context(run_providers(specs, clock=monotonic))
+            self._spawn(self._feeds.pop(name).close())
 
     def _warn_of_absent(self) -> None:
         """Starting without an endpoint is fine; not hearing of it is not."""
@@ -401,11 +416,24 @@ class Gateway:
     async def _keep_diary(self) -> None:
         while True:
             await asyncio.sleep(DIARY_EVERY)
-            self._diary.look(self.all_routes, monotonic())
+            now = monotonic()
+            self._diary.look(self.all_routes, now)
+            self._observer.settle(now)
 
     async def _watch(self, path: Path) -> None:
         async for _ in watch(path):
             await self.reload()
+
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
+        """Work that goes on until it ends or the gateway stops.  Nobody waits for it, so its failure is told."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._report(error)
 
 
 def _cannot_change(old: Settings, new: Settings) -> list[str]:
@@ -415,6 +443,8 @@ def _cannot_change(old: Settings, new: Settings) -> list[str]:
 
 
 async def _close_later(engines: list[Any]) -> None:
-    await asyncio.sleep(OLD_ENGINES_LIVE)
-    for engine in engines:
-        await engine.close()
+    try:
+        await asyncio.sleep(OLD_ENGINES_LIVE)
+    finally:  # a stop does not wait so long, and closes them all the same
+        for engine in engines:
+            await engine.close()

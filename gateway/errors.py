@@ -160,7 +160,7 @@ class SocketNeeded(CallerError):
 
 
 class TooManySubscriptions(CallerError):
-    """A socket holds as many subscriptions as are allowed."""
+    """A socket, or a route with all its callers, holds as many subscriptions as are allowed."""
 
     http_status = 429
     rpc_code = -32095

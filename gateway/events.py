@@ -43,7 +43,9 @@ class Subscription:
 
     `method` and `params` ask an upstream for it, `unsubscribe` ends it there, and `notification` is the
     method under which its events come.  `label` names it in metrics: a closed set, ``other`` for what is
-    not known.  `numeric`: its ids are numbers (Solana), else hex strings.
+    not known.  `numeric`: its ids are numbers (Solana), else hex strings.  `shared`: what comes does not
+    depend on when it was asked for; else it may begin with a state or with the past, and each caller has its own.
+    `steady`: something comes with every block.
     """
 
     kind: FeedKind
@@ -55,6 +57,8 @@ class Subscription:
     label: str = "other"
     filter: LogFilter | None = None
     numeric: bool = False
+    shared: bool = True
+    steady: bool = False
 
 
 @dataclass(frozen=True, slots=True)

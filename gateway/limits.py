@@ -74,7 +74,7 @@ class SocketLimits:
     message: int = setting(4_000_000, "largest message from a caller", unit="bytes", low=1024, high=64_000_000)
     answer: int = setting(
         32_000_000,
-        "largest answer sent over a socket; larger ones need HTTP",
+        "largest answer sent over a socket, a batch's answers together; larger ones need HTTP",
         unit="bytes",
         low=65536,
         high=1_000_000_000,
@@ -128,6 +128,7 @@ class FeedSettings:
         0.25, "pause before a lost socket is opened again; doubles", unit="s", low=0.01, high=60
     )
     longest_pause: float = setting(30.0, "the longest such pause", unit="s", low=0.1, high=3600)
+    kinds: int = setting(10_000, "most different subscriptions of a route at once", low=1, high=1_000_000)
 
     def __post_init__(self) -> None:
         require_bounds(self)

@@ -61,6 +61,12 @@ class RequestClass(enum.Enum):
         return {member.value: member for member in cls}[label]
 
 
+READS = frozenset(
+    {RequestClass.PINNED_READ, RequestClass.HEAD_READ, RequestClass.HIGHEST_READ, RequestClass.HEAVY_READ}
+)
+"""What may be asked of several endpoints at once without doing anything twice."""
+
+
 class Family(enum.Enum):
     """Methods that live and die together at a provider; the unit of health is endpoint x family."""
 
@@ -98,6 +104,14 @@ class BlockRef(enum.Enum):
     EARLIEST = "earliest"
     NUMBER = "number"
     HASH = "hash"
+
+
+class Rhythm(enum.Enum):
+    """How a chain's blocks come: what makes a pause a halt."""
+
+    SLOTS = "slots"  # by the clock: the block time is a promise
+    CHANCE = "chance"  # by work: one gap in twenty is longer than three block times, one in nine million than sixteen
+    DEMAND = "demand"  # when there is something to put in (development nodes), or nobody knows
 
 
 class Outcome(enum.Enum):
@@ -173,6 +187,7 @@ class ReplyKind(enum.Enum):
     SERVER_FAULT = ("server_fault", Elsewhere.YES, Outcome.FAILURE, Effect.NONE, Shown.GATEWAY_ERROR)
     BAD_REPLY = ("bad_reply", Elsewhere.YES, Outcome.FAILURE, Effect.NONE, Shown.GATEWAY_ERROR)  # not what was asked
     EMPTY = ("empty", Elsewhere.ONCE, Outcome.SUCCESS, Effect.NONE, Shown.ANSWER)  # a second opinion is worth it
+    ODD = ("odd", Elsewhere.ONCE, Outcome.IGNORED, Effect.NONE, Shown.ANSWER)  # unlikely; somebody else may know better
     BEHIND = ("behind", Elsewhere.YES, Outcome.IGNORED, Effect.NONE, Shown.ANSWER)  # older than what callers have seen
     UNCOVERED = ("uncovered", Elsewhere.YES, Outcome.IGNORED, Effect.NONE, Shown.GATEWAY_ERROR)  # beyond its head
     MAINTENANCE = ("maintenance", Elsewhere.YES, Outcome.IGNORED, Effect.NONE, Shown.UPSTREAM_ERROR)  # an exchange's
@@ -289,7 +304,8 @@ class Reading:
     code: int | None = None
     detail: str = ""
     retry_after: float | None = None
-    max_range: int | None = None  # eth_getLogs: the largest block range this endpoint said it serves
+    max_range: int | None = None  # eth_getLogs: the largest block range that it said it serves
+    of_the_query: bool = False  # and that holds for this query, which finds too much, not for every one
     period: str | None = None  # of a used-up quota: second, minute, hour, day or month
 
 
@@ -313,7 +329,8 @@ class Examined:
     `head` is the endpoint's newest block, if the answer says; `final` the same of the newest finalized
     one.  `missing` says that what was asked for is not there (``null``, an empty list of logs); `last` is
     the highest block that a list of logs reaches: a node that is behind ends its list early.
-    `wrong` says, in a few words, why it cannot be the answer to this call; empty: it can.
+    `wrong` says, in a few words, why it cannot be the answer to this call; empty: it can.  `odd` says why it
+    should not be, on most chains.
     """
 
     head: HeadReport | None = None
@@ -323,6 +340,7 @@ class Examined:
     missing: bool = False
     last: int | None = None
     wrong: str = ""
+    odd: str = ""
 
 
 DOMAIN_LABELS = ("cloud", "region", "edge", "asn", "operator", "client", "account")

@@ -26,7 +26,7 @@ from gateway.edge.methods import MethodPolicy
 from gateway.edge.rpc import Table
 from gateway.edge.venues import Venues, VenueTarget
 from gateway.limits import EdgeLimits, FeedSettings
-from gateway.model import DOMAIN_LABELS, Endpoint, Family
+from gateway.model import DOMAIN_LABELS, Endpoint, Family, Rhythm
 from gateway.policy.budget import TokenBucket
 from gateway.policy.connectivity import Connectivity
 from gateway.policy.quota import ProviderBudget, QuotaSettings
@@ -143,7 +143,10 @@ class RouteBuilder:
             name = endpoint.provider if provider is not None else f"{endpoint.route}/{endpoint.id}"
             known = self._budgets.get(name)
             if known is None or known[0] != settings:
-                known = self._budgets[name] = (settings, ProviderBudget(settings, monotonic(), wall_seconds()))
+                budget = ProviderBudget(settings, monotonic(), wall_seconds())
+                if known is not None:
+                    budget.inherit(known[1])
+                known = self._budgets[name] = (settings, budget)
             return known[1]
 
         return find
@@ -156,6 +159,8 @@ class RouteBuilder:
         policies = PoolSettings(**{name: own[name] or getattr(settings.defaults, name) for name in own})
         transport = route.transport or settings.defaults.transport
         chain = find(route.chain) if route.chain is not None else None
+        known = chain or (find(route.chain_id) if route.chain_id is not None else None)
+        rhythm = known.rhythm if known is not None else Rhythm.DEMAND
         venue = route.exchange
         outbounds = [_outbound(endpoint, venue is not None) for endpoint in route.endpoints]
         pool = Pool(
@@ -166,7 +171,8 @@ class RouteBuilder:
             self._chance,
             self._tell,
             self._metrics.attempts_for,
-            block_time=chain.block_time if chain is not None else None,
+            block_time=known.block_time if known is not None and rhythm is not Rhythm.DEMAND else None,
+            rhythm=rhythm,
             connectivity=self._connectivity,
             budgets=self._budgets_of(route),
             vital=Family.MARKET if venue is not None else Family.HEAD,
@@ -190,7 +196,7 @@ class RouteBuilder:
             chain_id=route.chain_id if route.chain_id is not None else (chain.id if chain is not None else None),
             aliases=tuple(route.aliases),
             title=chain.title if chain is not None else name,
-            blooms=chain.blooms if chain is not None else True,
+            blooms=known.blooms if known is not None else True,
             consensus=dict(route.consensus),
             last_call_at=monotonic(),
             waiting=Waiting(pool, monotonic, self._chance, stats),
@@ -280,12 +286,6 @@ def host_of(url: str) -> tuple[str, int]:
     """Where a URL's server is."""
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-
-
-def host_and_port(listen: str) -> tuple[str, int]:
-    """``127.0.0.1:4000`` or ``[::1]:4000`` apart."""
-    host, _, port = listen.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 def _outbound(endpoint: EndpointSettings, forwards: bool) -> Outbound:

@@ -71,7 +71,7 @@ def _row(chain: Row, dialect: str) -> Row:
     names = ("id", "name", "title", "symbol", "block_time", "finality", "dialect", "testnet", "aliases")
     row = {"dialect": dialect, **chain}
     made = {name: row[name] for name in (*names, "head_method", "head_params", "head_path")}
-    return made if row.get("blooms", True) else {**made, "blooms": False}
+    return made | {name: row[name] for name in ("blooms", "rhythm") if name in row}
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.pace import at_most
 from tests.virtual import STARTS_AT, Leftovers, Stuck, TooLong, VirtualLoop, here, refused_port, run
 
 
@@ -21,7 +22,7 @@ def test_a_long_wait_passes_at_once_and_the_clock_shows_exactly_its_length() -> 
 
     began = time.monotonic()
     assert run(story()) == pytest.approx(STARTS_AT + 900)
-    assert time.monotonic() - began < 0.5
+    at_most(time.monotonic() - began, 0.5, "real seconds")
 
 
 def test_timers_go_off_in_their_order_and_each_at_its_instant() -> None:

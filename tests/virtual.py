@@ -20,10 +20,11 @@ import socket
 from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar, cast
 
+from tests.pace import PATIENCE
+
 T = TypeVar("T")
 
 STARTS_AT = 1000.0  # no test may take the clock for the system's, nor for one that starts at zero
-PATIENCE = 1.0  # see `run`
 IN_FLIGHT = 0.001  # real seconds in which the system brings what is on its way from socket to socket
 LEAVING = 50  # turns of the loop in which what was closed may go
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Literal
 
+from gateway.model import Rhythm
+
 
 @dataclass(frozen=True, slots=True)
 class Chain:
@@ -24,7 +26,8 @@ class Chain:
     (when its batch is final on the chain below), ``pow`` (never for certain), or the protocol's own
     word.  `head_method`, `head_params` (JSON) and `head_path` (dotted, in the result; empty: the result
     itself) serve the generic dialect.  `blooms`: a block's bloom filter names all of its logs; on some
-    chains it leaves out those of system transactions, or is empty.
+    chains it leaves out those of system transactions, or is empty.  `rhythm`: by the clock, by chance (proof
+    of work), or on demand, where `block_time` is only what is usual.
     """
 
     id: int | None
@@ -40,13 +43,16 @@ class Chain:
     head_params: str = "[]"
     head_path: str = ""
     blooms: bool = True
+    rhythm: Rhythm = Rhythm.SLOTS
 
 
 @functools.cache
 def all_chains() -> tuple[Chain, ...]:
     """Every chain of the catalogue."""
     rows = json.loads(files("gateway.catalogue").joinpath("chains.json").read_text("utf-8"))
-    return tuple(Chain(**{**row, "aliases": tuple(row["aliases"])}) for row in rows)
+    return tuple(
+        Chain(**{**row, "aliases": tuple(row["aliases"]), "rhythm": Rhythm(row.get("rhythm", "slots"))}) for row in rows
+    )
 
 
 @functools.cache

@@ -31,12 +31,6 @@ def _vendors() -> dict[str, dict[str, Any]]:
     return {name: vendor for name, vendor in table.items() if name != "about"}
 
 
-def is_shorthand(url: str) -> bool:
-    """Whether the URL's scheme is a vendor's."""
-    parts = _SCHEME.fullmatch(url.strip())
-    return parts is not None and parts[1].lower() in _vendors()
-
-
 def expand(url: str, chain: str, env: Mapping[str, str]) -> str:
     """The vendor's URL for a chain (its name in the catalogue, an alias or its id).
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 import ipaddress
 import ssl
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 from gateway.catalogue.chains import find, suggest
 from gateway.config.mistakes import did_you_mean
 from gateway.config.yaml_nodes import Document, PathKey
+from gateway.dialect.registry import NAMES
+from gateway.dialect.tables import method_table
 from gateway.dialect.venue import read_venue, venue_names
+from gateway.model import READS
 
 RESERVED = frozenset({"evm", "via", "prices", "status", "status.json", "livez", "readyz", "key", "metrics"})
 """First path segments that the gateway uses itself."""
@@ -30,9 +33,12 @@ def crosscheck(document: Document) -> None:
     for name, route in routes.items():
         _chain(document, name, mapping(route))
         _venue(document, name, mapping(route))
+        _consensus(document, name, mapping(route))
         _endpoints(document, name, mapping(route), mapping(data.get("providers")))
+    _venue_hosts(document, routes)
     _references(document, data, routes)
     _listeners(document, data)
+    _simulated(document, data)
     _browsers(document, data)
     _keys(document, data)
 
@@ -71,7 +77,7 @@ def _names(document: Document, routes: dict[str, Any]) -> None:
 
 def _chain(document: Document, name: str, route: dict[str, Any]) -> None:
     chain = route.get("chain")
-    if isinstance(chain, bool) or not isinstance(chain, (str, int)):
+    if not _names_one(chain):
         return
     path = ("routes", name, "chain")
     known = find(int(chain) if isinstance(chain, str) and chain.isdecimal() else chain)
@@ -83,6 +89,25 @@ def _chain(document: Document, name: str, route: dict[str, Any]) -> None:
     chain_id = route.get("chain_id")
     if isinstance(chain_id, int) and not isinstance(chain_id, bool) and known.id is not None and chain_id != known.id:
         document.tell(("routes", name, "chain_id"), f"is {chain_id}, but the chain {chain} has the id {known.id}")
+
+
+def _names_one(chain: Any) -> TypeGuard[str | int]:
+    return isinstance(chain, (str, int)) and not isinstance(chain, bool)
+
+
+def _venue_hosts(document: Document, routes: dict[str, Any]) -> None:
+    """A host name means one venue, and a pattern would mean none while it let every name in."""
+    taken: dict[str, PathKey] = {}
+    for name, route in routes.items():
+        for index, host in enumerate(entries(mapping(route).get("hosts"))):
+            if not isinstance(host, str):
+                continue
+            path = ("routes", name, "hosts", index)
+            if "*" in host:
+                document.tell(path, "must be one name; patterns belong under the `hosts` of the file")
+            first = taken.setdefault(host.lower(), path)
+            if first != path:
+                document.tell(path, f"the same host as {shown_path(first)}")
 
 
 def _venue(document: Document, name: str, route: dict[str, Any]) -> None:
@@ -106,6 +131,24 @@ def _venue(document: Document, name: str, route: dict[str, Any]) -> None:
     elif isinstance(venue, str) and venue not in venue_names():
         hint = did_you_mean(venue, venue_names()) or f"; known are {', '.join(venue_names())}"
         document.tell(("routes", name, "venue"), f"unknown venue {venue[:40]}{hint}")
+
+
+def _consensus(document: Document, name: str, route: dict[str, Any]) -> None:
+    """Only reads are asked of several: anything else would be done several times."""
+    chain = route.get("chain")
+    known = find(int(chain) if isinstance(chain, str) and chain.isdecimal() else chain) if _names_one(chain) else None
+    dialect = route.get("dialect") or (known.dialect if known is not None else "evm")
+    if dialect not in NAMES or route.get("venue") or route.get("venue_file"):
+        return  # told elsewhere
+    table = method_table(dialect)
+    for method in mapping(route.get("consensus")):
+        path: PathKey = ("routes", name, "consensus", method)
+        listed = table.get(str(method))
+        if not listed.known:
+            hint = did_you_mean(str(method), [each.name for each in table])
+            document.tell(path, f"no method of {dialect} nodes that is known to be a read{hint}", key=True)
+        elif listed.request_class not in READS:
+            document.tell(path, f"{method} is no read: asked of several, it would be done several times", key=True)
 
 
 def _endpoints(document: Document, name: str, route: dict[str, Any], providers: dict[str, Any]) -> None:
@@ -205,7 +248,7 @@ def _listeners(document: Document, data: dict[str, Any]) -> None:
     listen = operations.get("listen")
     token_told = any(problem.path == ("operations", "token") for problem in document.problems)
     tokenless = operations.get("token") is None and not token_told
-    if isinstance(listen, str) and not is_loopback(listen) and tokenless:
+    if isinstance(listen, str) and ":" in listen and not is_loopback(listen) and tokenless:
         text = "is reachable from outside, so operations.token is required (or listen on 127.0.0.1)"
         document.tell(("operations", "listen"), text)
     taken: dict[str, PathKey] = {}
@@ -213,14 +256,6 @@ def _listeners(document: Document, data: dict[str, Any]) -> None:
         first = taken.setdefault(address, path)
         if first != path and not address.endswith(":0"):
             document.tell(path, f"the same address as {shown_path(first)}")
-    block_times: dict[Any, tuple[str, Any]] = {}
-    for name, entry in mapping(data.get("simulated")).items():
-        chain_id, block_time = mapping(entry).get("chain_id", 31337), mapping(entry).get("block_time", 2.0)
-        if isinstance(chain_id, int) and isinstance(block_time, (str, int, float)):
-            first_name, first_time = block_times.setdefault(chain_id, (name, block_time))
-            if str(first_time) != str(block_time):
-                path = ("simulated", name, "block_time")
-                document.tell(path, f"differs from that of {first_name}, which simulates the same chain")
 
 
 def _addresses(data: dict[str, Any]) -> Iterator[tuple[PathKey, str]]:
@@ -261,6 +296,28 @@ def _keys(document: Document, data: dict[str, Any]) -> None:
         key = mapping(entry).get("key")
         if isinstance(key, str) and key and seen.setdefault(key, name) != name:
             document.tell(("keys", name, "key"), f"the same key as that of {seen[key]}")
+
+
+# --- what is simulated ----------------------------------------------------------------------------------
+
+
+def _simulated(document: Document, data: dict[str, Any]) -> None:
+    block_times: dict[Any, tuple[str, Any]] = {}
+    for name, entry in mapping(data.get("simulated")).items():
+        if mapping(entry).get("venue") is not None:
+            listen = mapping(entry).get("listen")
+            if isinstance(listen, str) and listen.rpartition(":")[0] not in ("127.0.0.1", "localhost"):
+                document.tell(("simulated", name, "listen"), "pretended exchanges listen on 127.0.0.1 only")
+            for given in ("chain_id", "block_time", "latency", "client_version"):
+                if given in mapping(entry):
+                    document.tell(("simulated", name, given), "is about a chain, and this is a host of an exchange")
+            continue
+        chain_id, block_time = mapping(entry).get("chain_id", 31337), mapping(entry).get("block_time", 2.0)
+        if isinstance(chain_id, int) and isinstance(block_time, (str, int, float)):
+            first_name, first_time = block_times.setdefault(chain_id, (name, block_time))
+            if str(first_time) != str(block_time):
+                path = ("simulated", name, "block_time")
+                document.tell(path, f"differs from that of {first_name}, which simulates the same chain")
 
 
 def shown_path(path: PathKey) -> str:

@@ -14,20 +14,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from gateway.catalogue.chains import find
 from gateway.catalogue.vendors import expand, expand_socket
 from gateway.config.crosscheck import crosscheck, entries, mapping, shown_path
 from gateway.config.mistakes import tell_mistakes
 from gateway.config.references import Resolved, resolve
+from gateway.config.scalars import Address
 from gateway.config.settings import Settings
 from gateway.config.survey import secrets_of, warnings_of
 from gateway.config.yaml_nodes import SIZE_LIMIT, Document, PathKey, read
 from gateway.errors import ConfigError
 from gateway.telemetry.redaction import Redactor
 
-__all__ = ["load", "secrets_of", "settings_for_urls", "warnings_of"]
+__all__ = ["load", "secrets_of", "settings_for_urls", "warnings_of", "with_listen"]
 
 
 LINE_LIMIT = 500  # characters of a problem's path, and of its text
@@ -84,6 +85,18 @@ def settings_for_urls(urls: Sequence[str], env: Mapping[str, str] | None = None)
         where = f"URL {number}: " if number is not None else ""
         lines.append(where + _one_line(redactor.scrub(problem.text)))
     raise ConfigError(lines)
+
+
+def with_listen(settings: Settings, listen: str) -> Settings:
+    """`settings`, but for callers at `listen`.  Raises ConfigError, also for an address that is taken in them."""
+    try:
+        address = TypeAdapter(Address).validate_python(listen)
+    except ValidationError as error:
+        raise ConfigError([f"--listen: {error.errors()[0]['ctx']['error']}"]) from None
+    others = [settings.operations.listen, *(each.listen for each in settings.simulated.values())]
+    if address in others and not address.endswith(":0"):
+        raise ConfigError([f"--listen: {address} is taken by something else in the configuration"])
+    return settings.model_copy(update={"listen": address})
 
 
 def _settle(document: Document, env: Mapping[str, str]) -> Settings | None:

@@ -135,9 +135,13 @@ _HOST = re.compile(
 )
 
 
-def _caller_key(value: Secret) -> Secret:
+def _hard_to_guess(value: Secret) -> Secret:
     if len(value) < KEY_LENGTH:
         raise ValueError(f"must have at least {KEY_LENGTH} characters, it has {len(value)}")
+    return value
+
+
+def _caller_key(value: Secret) -> Secret:
     if not value.reveal().isascii() or not value.reveal().isprintable() or set(value.reveal()) & set(" /?#%"):
         raise ValueError("may hold printable ASCII only, without spaces and without / ? # %")
     return value
@@ -234,8 +238,9 @@ ReadableFile = Annotated[str, BeforeValidator(_readable)]
 Chain = Annotated[str | int, BeforeValidator(_chain)]
 HeaderName = Annotated[str, BeforeValidator(_header_name)]
 HeaderValue = Annotated[Secret, AfterValidator(_sendable), _AS_TEXT]
-CallerKey = Annotated[Secret, AfterValidator(_caller_key), _AS_TEXT]
+CallerKey = Annotated[Secret, AfterValidator(_hard_to_guess), AfterValidator(_caller_key), _AS_TEXT]
 Token = Annotated[Secret, AfterValidator(_sendable), _AS_TEXT]
+OwnToken = Annotated[Secret, AfterValidator(_hard_to_guess), AfterValidator(_sendable), _AS_TEXT]
 Hidden = Annotated[Secret, _AS_TEXT]
 Url = Annotated[SecretUrl, BeforeValidator(_http_url), _AS_TEXT]
 SocketUrl = Annotated[
@@ -243,3 +248,9 @@ SocketUrl = Annotated[
 ]
 StreamUrl = Annotated[SecretUrl, BeforeValidator(_stream_url), _AS_TEXT]
 ProxyUrl = Annotated[SecretUrl, BeforeValidator(_proxy_url), _AS_TEXT]
+
+
+def host_and_port(listen: str) -> tuple[str, int]:
+    """``127.0.0.1:4000`` or ``[::1]:4000`` apart."""
+    host, _, port = listen.rpartition(":")
+    return host.strip("[]"), int(port)

@@ -12,7 +12,6 @@ from typing import Any
 from gateway.config.settings import Settings
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-SIMPLE = {"type": ["string", "number", "integer", "boolean"]}
 
 
 def json_schema() -> dict[str, Any]:
@@ -21,13 +20,17 @@ def json_schema() -> dict[str, Any]:
     definitions = made.pop("$defs", {})
     for definition in (made, *definitions.values()):
         _loosen(definition)
-    endpoint, route = definitions["EndpointSettings"], definitions["RouteSettings"]
-    definitions["Endpoint"] = {"anyOf": [{"type": "string", "description": "its URL"}, endpoint]}
+    route = definitions["RouteSettings"]
+    for bare, full in (("Endpoint", "EndpointSettings"), ("Stream", "StreamSettings")):
+        definitions[bare] = {"anyOf": [{"type": "string", "description": "its URL"}, definitions.pop(full)]}
     endpoints = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/Endpoint"}}
     endpoints["description"] = "URLs, or mappings with a url"
     route["properties"]["endpoints"] = endpoints
+    route["required"].remove("endpoints")  # the catalogue knows an exchange's
+    route["anyOf"] = [{"required": [name]} for name in ("endpoints", "venue", "venue_file")]
     definitions["Route"] = {"anyOf": [endpoints, route]}
-    del definitions["EndpointSettings"], definitions["RouteSettings"]
+    del definitions["RouteSettings"]
+    _refer(route["properties"]["streams"], "StreamSettings", "Stream")
     made["properties"]["routes"]["additionalProperties"] = {"$ref": "#/$defs/Route"}
     return {
         "$schema": DIALECT,
@@ -48,3 +51,15 @@ def _loosen(definition: dict[str, Any]) -> None:
             inner = dict(field)
             field.clear()
             field.update({"anyOf": [inner, {"type": "null"}], **said})
+
+
+def _refer(schema: Any, was: str, becomes: str) -> None:
+    """Have what refers to one definition refer to another."""
+    if isinstance(schema, dict):
+        if schema.get("$ref") == f"#/$defs/{was}":
+            schema["$ref"] = f"#/$defs/{becomes}"
+        for inner in schema.values():
+            _refer(inner, was, becomes)
+    elif isinstance(schema, list):
+        for inner in schema:
+            _refer(inner, was, becomes)

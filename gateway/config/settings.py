@@ -27,6 +27,7 @@ from gateway.config.scalars import (
     Host,
     Name,
     Origin,
+    OwnToken,
     ProxyUrl,
     ReadableFile,
     SocketUrl,
@@ -69,6 +70,7 @@ Transport = Annotated[TransportSettings, Section()]
 Feeds = Annotated[FeedSettings, Section()]
 Weights = Annotated[WeightSettings, Section()]
 Venues = Annotated[VenueSettings, Section()]
+SimulatedVenue = Literal["binance", "bybit", "coinbase_exchange", "kraken", "kucoin", "okx"]
 VenueFamily = Literal["market", "account", "order", "wallet", "other"]
 ChainId = Annotated[int, Measured(low=1, high=CHAIN_ID_LIMIT)]
 
@@ -372,7 +374,9 @@ class OperationsSettings(Tree):
     """Metrics, explanations and drains; not for the public."""
 
     listen: Address = Field(default="127.0.0.1:4001", description="address; other than loopback only with a token")
-    token: Token | None = Field(default=None, description="token that every request must carry; write ${NAME}")
+    token: OwnToken | None = Field(
+        default=None, description="token that every request must carry, at least 16 characters; write ${NAME}"
+    )
 
 
 class LogSettings(Tree):
@@ -388,9 +392,12 @@ class TelemetrySettings(Tree):
 
 
 class SimulatedSettings(Tree):
-    """A pretended provider inside the process, to try things without keys or network."""
+    """A pretended provider, or host of an exchange, inside the process, to try things without keys or network."""
 
-    listen: Address = Field(description="address, such as 127.0.0.1:4101")
+    listen: Address = Field(description="address, such as 127.0.0.1:4101; of an exchange's host: on 127.0.0.1")
+    venue: SimulatedVenue | None = Field(
+        default=None, description="an exchange in place of a chain; entries with the same one are hosts of it"
+    )
     chain_id: ChainId = Field(default=31337, description="providers with the same chain id share one chain")
     block_time: Annotated[float, Measured("s", 0.05, 3600)] = Field(default=2.0, description="time between two blocks")
     latency: Annotated[float, Measured("s", 0, 60)] = Field(default=0.0, description="time it takes to answer")

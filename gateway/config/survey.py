@@ -97,7 +97,7 @@ def warnings_of(settings: Settings) -> list[str]:
     """What works but will disappoint, each as a sentence."""
     warnings = []
     for name, route in settings.routes.items():
-        warnings += [f"routes.{name}: {text}" for text in _shared(settings, route)]
+        warnings += [f"routes.{name}: {text}" for text in (*_shared(settings, route), *_votes(route))]
         for endpoint in route.endpoints:
             for url in (endpoint.url, endpoint.ws):
                 parts = urlsplit(url.reveal()) if isinstance(url, SecretUrl) else urlsplit("")
@@ -135,6 +135,16 @@ def _shared(settings: Settings, route: RouteSettings) -> Iterator[str]:
         values = {_label(settings, endpoint, label) for endpoint in route.endpoints}
         if len(values) == 1 and None not in values:
             yield f"all endpoints have the same {label}, {values.pop()}, and fail together"
+
+
+def _votes(route: RouteSettings) -> Iterator[str]:
+    """What methods under consensus cost, and those that can never be answered."""
+    providers = len({endpoint.provider or endpoint.id for endpoint in route.endpoints})
+    for method, wanted in route.consensus.items():
+        if providers < wanted.agree:
+            yield f"consensus on {method} needs {wanted.agree} providers that agree, and there are {providers}"
+        else:
+            yield f"consensus on {method} makes {min(wanted.n, providers)} paid calls of each"
 
 
 def _label(settings: Settings, endpoint: EndpointSettings, label: str) -> str | None:

@@ -14,6 +14,7 @@ import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import watchfiles
 
@@ -68,9 +69,22 @@ async def _events(places: Places, poll: float) -> AsyncGenerator[None, None]:
             yield
     finally:
         stop.set()
-        with contextlib.suppress(OSError, RuntimeError, asyncio.CancelledError):
-            await waiting
+        await _finished(waiting)
         await source.aclose()
+
+
+async def _finished(waiting: asyncio.Future[Any]) -> None:
+    """Until it has ended, whatever it ended with.  A cancellation that comes meanwhile is passed on, never lost."""
+    cancelled: asyncio.CancelledError | None = None
+    while not waiting.done():
+        try:
+            await asyncio.wait({waiting})  # unlike awaiting it, this does not take its end for ours
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if not waiting.cancelled():
+        waiting.exception()  # seen
+    if cancelled is not None:
+        raise cancelled
 
 
 def _places(path: Path) -> Places:

@@ -105,7 +105,9 @@ def read(raw: bytes, resolve: Resolve) -> Document:
         deep = _too_deep(text)
         root = None if deep else yaml.compose(text, Loader=_LOADER)
     except yaml.YAMLError as error:
-        document.problems.append(Problem(_position_of(error, text), (), f"not YAML: {_said(error)}"))
+        position = _position_of(error, text)
+        said = "a tab; indent with spaces" if _is_tab(text, position) else _said(error)
+        document.problems.append(Problem(position, (), f"not YAML: {said}"))
         return document
     if deep:
         document.problems.append(Problem(deep, (), f"nested deeper than {DEPTH_LIMIT} levels"))
@@ -244,6 +246,12 @@ def _position_of(error: yaml.YAMLError, text: str) -> Position:
         before = text[:place]
         return Position(before.count("\n") + 1, place - (before.rfind("\n") + 1) + 1)
     return Position()
+
+
+def _is_tab(text: str, position: Position) -> bool:
+    """The parser calls it a character that cannot start any token."""
+    lines = text.split("\n")
+    return position.line <= len(lines) and lines[position.line - 1][position.column - 1 : position.column] == "\t"
 
 
 def _said(error: yaml.YAMLError) -> str:

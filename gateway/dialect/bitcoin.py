@@ -64,6 +64,7 @@ class _Identified(msgspec.Struct, gc=False):
 
     hash: str | None = None
     txid: str | None = None
+    confirmations: int | None = None
 
 
 class _Named(msgspec.Struct, gc=False):
@@ -123,6 +124,9 @@ class BitcoinDialect(Eventless):
 
     def learned_range(self, message: str) -> int | None:
         return None  # no method takes a range of blocks
+
+    def is_of_the_query(self, message: str) -> bool:
+        return False
 
     def transaction_hash(self, params: bytes) -> str | None:
         """The transaction's id: 64 hex digits in the order in which nodes and explorers write them."""
@@ -192,11 +196,18 @@ class BitcoinDialect(Eventless):
     def pin(self, call: Call, number: int) -> bytes | None:
         return None  # no call names a block by its height besides those that always do
 
-    def split(self, call: Call, limit: int, at_most: int) -> list[tuple[bytes, int]] | None:
+    def split(self, call: Call, limit: int, at_most: int, newest: int = -1) -> list[tuple[bytes, int]] | None:
         return None
 
     def merge(self, results: Sequence[bytes]) -> bytes:
         raise ValueError("no call of this dialect is split")
+
+    def block_of(self, result: bytes, reference: int) -> int | None:
+        identified = _identified(result)
+        if identified is None:
+            return None
+        confirmations = identified.confirmations or 0
+        return reference - confirmations + 1 if confirmations > 0 and reference >= confirmations else -1
 
     def fingerprint(self, method: Method, result: bytes) -> bytes:
         return canonical(result, without=_GROWS)

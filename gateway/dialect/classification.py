@@ -77,6 +77,7 @@ class Rules:
     def __init__(self, table: dict[str, Any], http: dict[str, Any]) -> None:
         self.rules = [_rule(row) for row in table["rules"]]
         self._ranges: list[list[Any]] = table["ranges"]
+        self._results: tuple[str, ...] = tuple(table.get("results", ()))
         self._statuses = {int(status): ReplyKind.named(kind) for status, kind in http["statuses"].items()}
         self._texts = [
             (ReplyKind.named(t["kind"]), frozenset(t["statuses"]), tuple(t["contains"])) for t in http["texts"]
@@ -125,6 +126,11 @@ class Rules:
             if limit is not None and limit + correction > 0:
                 return int(limit + correction)
         return None
+
+    def is_of_the_query(self, message: str) -> bool:
+        """It is what the query finds that is too much, not how many blocks it spans: another may span more."""
+        text = message[:MAX_TEXT].casefold()
+        return any(piece in text for piece in self._results)
 
 
 def _text_of(message: str, data: bytes) -> str:

@@ -107,6 +107,9 @@ class EvmDialect(Eventless):
     def learned_range(self, message: str) -> int | None:
         return self._rules.learned_range(message)
 
+    def is_of_the_query(self, message: str) -> bool:
+        return self._rules.is_of_the_query(message)
+
     def transaction_hash(self, params: bytes) -> str | None:
         return transactions.transaction_hash(params)
 
@@ -153,14 +156,17 @@ class EvmDialect(Eventless):
         items[index : index + 1] = [b'"0x%x"' % number]
         return b"[%b]" % b",".join(items)
 
-    def split(self, call: Call, limit: int, at_most: int) -> list[tuple[bytes, int]] | None:
-        return ranges.plan_split(call.params, limit, at_most)
+    def split(self, call: Call, limit: int, at_most: int, newest: int = -1) -> list[tuple[bytes, int]] | None:
+        return ranges.plan_split(call.params, limit, at_most, newest)
 
     def merge(self, results: Sequence[bytes]) -> bytes:
         return ranges.merge_logs(results)
 
     def fingerprint(self, method: Method, result: bytes) -> bytes:
         return canonical.fingerprint(method.name, result)
+
+    def block_of(self, result: bytes, reference: int) -> int | None:
+        return evm_answers.block_of(result)
 
     def subscription(self, method: str, params: bytes) -> Subscription | None:
         return evm_events.subscription(method, params)

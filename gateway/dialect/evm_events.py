@@ -77,7 +77,7 @@ def subscription(method: str, params: bytes) -> Subscription | None:
         return None
     if method != SUBSCRIBE:
         space = method.removesuffix("_subscribe")
-        return passed_through(method, params, f"{space}_unsubscribe", f"{space}_subscription")
+        return passed_through(method, params, f"{space}_unsubscribe", f"{space}_subscription", shared=False)
     what = ""
     try:
         items = _decode_items(params) if params else []
@@ -88,7 +88,7 @@ def subscription(method: str, params: bytes) -> Subscription | None:
     if understood is not None:
         return understood
     label = what if what in LABELLED or what in ("newHeads", "logs") else "other"
-    return passed_through(method, params, UNSUBSCRIBE, NOTIFICATION, label=label)
+    return passed_through(method, params, UNSUBSCRIBE, NOTIFICATION, label=label, shared=what in LABELLED)
 
 
 def ends_subscription(method: str) -> bool:

@@ -64,6 +64,9 @@ class GenericDialect(Eventless):
     def learned_range(self, message: str) -> int | None:
         return None
 
+    def is_of_the_query(self, message: str) -> bool:
+        return False
+
     def transaction_hash(self, params: bytes) -> str | None:
         return None  # each chain computes its own; a doubtful send is reported as such
 
@@ -95,7 +98,7 @@ class GenericDialect(Eventless):
     def pin(self, call: Call, number: int) -> bytes | None:
         return None
 
-    def split(self, call: Call, limit: int, at_most: int) -> list[tuple[bytes, int]] | None:
+    def split(self, call: Call, limit: int, at_most: int, newest: int = -1) -> list[tuple[bytes, int]] | None:
         return None
 
     def merge(self, results: Sequence[bytes]) -> bytes:
@@ -104,12 +107,16 @@ class GenericDialect(Eventless):
     def fingerprint(self, method: Method, result: bytes) -> bytes:
         return canonical.fingerprint(method.name, result)
 
+    def block_of(self, result: bytes, reference: int) -> int | None:
+        return None
+
     def subscription(self, method: str, params: bytes) -> Subscription | None:
         ends = _ends(method)
         if ends is None:
             return None
         label = self.methods.get(method).label
-        return passed_through(method, params, ends, "", label=label, numeric=method.endswith("Subscribe"))
+        numeric = method.endswith("Subscribe")
+        return passed_through(method, params, ends, "", label=label, numeric=numeric, shared=False)
 
     def ends_subscription(self, method: str) -> bool:
         return "unsubscribe" in method.lower() and method not in _UNANSWERABLE and plain_name(method)

@@ -28,6 +28,9 @@ class Dialect(Protocol):
     def learned_range(self, message: str) -> int | None:
         """The largest block range that an error text names, if it does."""
 
+    def is_of_the_query(self, message: str) -> bool:
+        """Whether a refused range is due to what the query finds in it: no limit of the endpoint's."""
+
     def transaction_hash(self, params: bytes) -> str | None:
         """The hash of the raw transaction in a broadcast's parameters, computed here; None if there is none."""
 
@@ -89,10 +92,11 @@ class Dialect(Protocol):
     def pin(self, call: Call, number: int) -> bytes | None:
         """The parameters with this block instead of the newest; None when the call does not name one."""
 
-    def split(self, call: Call, limit: int, at_most: int) -> list[tuple[bytes, int]] | None:
+    def split(self, call: Call, limit: int, at_most: int, newest: int = -1) -> list[tuple[bytes, int]] | None:
         """The parameters of at most `at_most` calls that ask for the same in parts of at most `limit` blocks.
 
-        With each, its highest block.  None when the call cannot be split.
+        With each, its highest block.  None when the call cannot be split.  `newest` is the block at which one
+        that goes on to the newest ends; -1: none does.
         """
 
     def merge(self, results: Sequence[bytes]) -> bytes:
@@ -100,6 +104,12 @@ class Dialect(Protocol):
 
     def fingerprint(self, method: Method, result: bytes) -> bytes:
         """The same for results that mean the same, whoever gave them."""
+
+    def block_of(self, result: bytes, reference: int) -> int | None:
+        """The block that what an answer tells of is in; -1: in none yet; None: the answer names no such place.
+
+        `reference` is the newest block, for chains that count from there.
+        """
 
     # --- subscriptions ------------------------------------------------------------------------------
 

@@ -26,19 +26,22 @@ _is_number = re.compile(rb'"0[xX][0-9a-fA-F]{1,16}"').fullmatch
 _CUTTABLE = frozenset({"fromBlock", "toBlock", "address", "topics", "fromAddress", "toAddress", "mode"})
 
 
+_NEWEST = (b'"latest"', b"null")
+
+
 def log_range(params: bytes) -> tuple[int, int] | None:
     """The numbers between which a filter lies; None when one of them is not a number.  Never raises."""
-    read = _read(params)
+    read = _read(params, -1)
     return read[0] if read is not None else None
 
 
-def plan_split(params: bytes, limit: int, at_most: int) -> list[tuple[bytes, int]] | None:
-    """The parameters of each part, with its highest block.
+def plan_split(params: bytes, limit: int, at_most: int, newest: int = -1) -> list[tuple[bytes, int]] | None:
+    """The parameters of each part, with its highest block.  A filter that goes on to the newest block ends at `newest`.
 
     None when the filter does not lie between two numbers, is no longer than `limit` blocks, would need
     more than `at_most` parts, or has a member that is not known to be cut safely.  Never raises.
     """
-    read = _read(params)
+    read = _read(params, newest)
     if read is None or limit < 1 or not _CUTTABLE.issuperset(read[1]):
         return None
     (low, high), wanted, rest = read
@@ -64,12 +67,14 @@ def merge_logs(results: Sequence[bytes]) -> bytes:
     return b"[%b]" % b",".join(pieces)
 
 
-def _read(params: bytes) -> tuple[tuple[int, int], dict[str, bytes], list[bytes]] | None:
+def _read(params: bytes, newest: int) -> tuple[tuple[int, int], dict[str, bytes], list[bytes]] | None:
     """The range, the filter's members, and the parameters after it; None when it has no range of numbers."""
     try:
         first, *rest = _decode_params(params)
         wanted = {name: bytes(value) for name, value in _decode_filter(first).items()}
-        low, high = wanted["fromBlock"], wanted["toBlock"]
+        low, high = wanted["fromBlock"], wanted.get("toBlock", b"null")
+        if newest >= 0 and high in _NEWEST:
+            high = b'"0x%x"' % newest
     except (*_PROBLEMS, ValueError, KeyError):
         return None
     if not (_is_number(low) and _is_number(high)):

@@ -1,4 +1,4 @@
-"""Rate limits as upstreams tell them: in the headers of an answer, or in the words of a refusal.
+"""Rate limits as upstreams tell them: in the headers of an answer, or in the words or the data of a refusal.
 
 Always true: any headers and any words can come in, and nothing is raised; a value that is odd (not a
 plain number, more left than the limit, a reset that is past or further away than a month) counts as not
@@ -9,13 +9,18 @@ the name), of Envoy and most vendors (`x-ratelimit-*`, reset in seconds or as an
 IETF's draft-ietf-httpapi-ratelimit-headers (versions 3 to 6: three fields; 7: one; 8 to 10: one, by
 named policies).  A limit of one method, connection or key (`x-ratelimit-method-*` of public Solana
 nodes) is not one of the account and is passed over.
-Does not belong here: Retry-After (upstream/reading), and what a budget makes of all this (policy/quota).
+Does not belong here: the header Retry-After (upstream/reading), and what a budget makes of all this
+(policy/quota).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 MOST_HEADERS = 200
 MOST_CHARACTERS = 512
@@ -193,3 +198,58 @@ def quota_period(message: str) -> str | None:
     """
     match = _first_period(_link.sub(" ", message[:MOST_CHARACTERS].lower()))
     return match.lastgroup if match else None
+
+
+_waits = re.compile(
+    r"\b(?:retry|try again|wait|back ?off|available again)(?: (?:in|after|for|at least|another))*:? ?"
+    r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?)\b"
+).search
+_SECONDS = {"ms": 0.001, "mil": 0.001, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "hou": 3600.0}
+_duration = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|h|m|s))+").fullmatch  # as Go writes it: 1m2.5s
+_part = re.compile(r"([0-9.]+)(ms|h|m|s)").findall
+_MEMBERS = {
+    "backoff_seconds": 1.0, "retry_after": 1.0, "retryafter": 1.0, "retry_after_seconds": 1.0, "try_again_in": 1.0,
+    "retry_after_ms": 0.001, "retryafterms": 0.001,
+}  # fmt: skip
+_decode = msgspec.json.Decoder().decode
+
+
+def wait_said(message: str, data: bytes) -> float | None:
+    """Seconds after which to come back, as a refusal's words or its `data` say; None: they do not.
+
+    ``call rate limit exhausted, retry in 10s``; ``{"rate": {"backoff_seconds": 30}}``; ``{"try_again_in":
+    "710.2ms"}``.  Ask only of replies that were read as throttled or as a used-up quota.
+    """
+    for name, value in _members(data):
+        unit = _MEMBERS.get(name.lower())
+        seconds = _seconds(value, unit) if unit is not None else None
+        if seconds is not None:
+            return seconds
+    match = _waits(_link.sub(" ", message[:MOST_CHARACTERS].lower()))
+    return _positive(float(match[1]) * _SECONDS[match[2] if match[2] in _SECONDS else match[2][:3]]) if match else None
+
+
+def _members(data: bytes) -> Iterator[tuple[str, Any]]:
+    """The members of an object and of those directly in it."""
+    try:
+        value = _decode(data) if data[:1] == b"{" and len(data) <= MOST_CHARACTERS * 8 else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield from member.items() if isinstance(member, dict) else [(name, member)]
+
+
+def _seconds(value: Any, unit: float) -> float | None:
+    """A number in the member's unit, or a duration that names its own."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        if _duration(value):
+            return _positive(sum(float(number) * _SECONDS[of] for number, of in _part(value)))
+        value = _as_number(value)
+    return _positive(value * unit) if isinstance(value, int | float) else None
+
+
+def _positive(seconds: float) -> float | None:
+    return seconds if 0 < seconds <= LONGEST_RESET else None

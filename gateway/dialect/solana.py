@@ -40,7 +40,8 @@ _BY_SLOT = frozenset({"getBlock", "getConfirmedBlock", "getBlockTime"})
 _SLOT_RANGE = frozenset({"getBlocks", "getConfirmedBlocks"})
 _FROM_SLOT = frozenset({"getBlocksWithLimit", "getConfirmedBlocksWithLimit"})
 _PROBLEMS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_CIRCUMSTANCES = frozenset({"context"})  # at which slot, and by which software: not what was asked
+# At which slot, and by which software: not what was asked.  Costs are told by newer versions only.
+_CIRCUMSTANCES = frozenset({"context", "computeUnitsConsumed", "costUnits"})
 _PROBES = {
     Family.STATE: ("getBalance", b"[%b]" % _SYSTEM),
     Family.BLOCK: ("getFirstAvailableBlock", b"[]"),
@@ -84,6 +85,12 @@ class _Confirmed(msgspec.Struct, gc=False):
     transaction: _Signed
 
 
+class _Placed(msgspec.Struct, gc=False):
+    """A transaction, with the slot that it is in."""
+
+    slot: int | None = None
+
+
 class _Statuses(msgspec.Struct, gc=False):
     value: list[msgspec.Raw]
 
@@ -100,6 +107,7 @@ _decode_latest = msgspec.json.Decoder(_Latest).decode
 _decode_epoch = msgspec.json.Decoder(_EpochInfo).decode
 _decode_confirmed = msgspec.json.Decoder(_Confirmed).decode
 _decode_statuses = msgspec.json.Decoder(_Statuses).decode
+_decode_placed = msgspec.json.Decoder(_Placed).decode
 _decode_version = msgspec.json.Decoder(_Version).decode
 
 
@@ -145,6 +153,9 @@ class SolanaDialect(Eventless):
 
     def learned_range(self, message: str) -> int | None:
         return None  # slot ranges are limited by the protocol (500 000), not by each vendor
+
+    def is_of_the_query(self, message: str) -> bool:
+        return False
 
     def transaction_hash(self, params: bytes) -> str | None:
         """The first signature of the transaction in base58: the id that nodes, explorers and wallets use."""
@@ -236,7 +247,7 @@ class SolanaDialect(Eventless):
     def pin(self, call: Call, number: int) -> bytes | None:
         return None  # no node serves the state at an older slot
 
-    def split(self, call: Call, limit: int, at_most: int) -> list[tuple[bytes, int]] | None:
+    def split(self, call: Call, limit: int, at_most: int, newest: int = -1) -> list[tuple[bytes, int]] | None:
         return None
 
     def merge(self, results: Sequence[bytes]) -> bytes:
@@ -244,6 +255,12 @@ class SolanaDialect(Eventless):
 
     def fingerprint(self, method: Method, result: bytes) -> bytes:
         return canonical(result, without=_CIRCUMSTANCES)
+
+    def block_of(self, result: bytes, reference: int) -> int | None:
+        try:
+            return _decode_placed(result).slot
+        except _PROBLEMS:
+            return None
 
     def subscription(self, method: str, params: bytes) -> Subscription | None:
         return solana_events.subscription(method, params)

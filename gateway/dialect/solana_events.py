@@ -31,6 +31,7 @@ _KINDS = {
     "transaction": FeedKind.PLAIN,  # of indexers, not of nodes
     "vote": FeedKind.PLAIN,
 }
+_STEADY = ("root", "slot", "slotsUpdates")
 _UNKNOWN = (b"", -1)
 _LEVELS = {"processed": 0, "confirmed": 1, "finalized": 2}
 _OLD_NAMES = {
@@ -67,6 +68,8 @@ def subscription(method: str, params: bytes) -> Subscription | None:
     wanted = passed_through(
         method, params, f"{stream}Unsubscribe", f"{stream}Notification", kind=kind, label=method, numeric=True
     )
+    if stream in _STEADY:
+        return replace(wanted, steady=True)
     if kind is FeedKind.ONCE and _config_of(wanted.params).enableReceivedNotification:
         return replace(wanted, kind=FeedKind.PLAIN)  # two events come: that it was received, and that it is done
     return wanted

@@ -82,10 +82,13 @@ def passed_through(
     kind: FeedKind = FeedKind.PLAIN,
     label: str = "other",
     numeric: bool = False,
+    shared: bool = True,
 ) -> Subscription:
     """A subscription whose events are not looked into; the parameters go upstream in their one form."""
     params = canonical_params(params)
-    return Subscription(kind, key_of(method, params), method, params, unsubscribe, notification, label, None, numeric)
+    return Subscription(
+        kind, key_of(method, params), method, params, unsubscribe, notification, label, None, numeric, shared
+    )
 
 
 def named_in(params: bytes) -> bytes | None:

@@ -18,13 +18,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from gateway.dialect.venue_facts import Host, NotNegative, Positive, Streams, Target, Text, contradictions_of_streams
 from gateway.model import Family, RequestClass
 
-Positive = Annotated[float, Meta(gt=0)]
-NotNegative = Annotated[float, Meta(ge=0)]
-Text = Annotated[str, Meta(min_length=1, max_length=400)]
-Host = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:\d{1,5})?$")]
-Target = Annotated[str, Meta(pattern=r"^/[!-~]*$", max_length=400)]
 _CALL = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9_.~{}/-]*)(#[A-Za-z0-9_*]+)?\Z")
 
 
@@ -92,10 +88,12 @@ class RestHost(Struct, frozen=True, forbid_unknown_fields=True):
 class Signing(Struct, frozen=True, forbid_unknown_fields=True):
     """How a signed request is recognised, and how long it lives.
 
-    Places are ``?name`` (a parameter of query or form), ``name`` (a header) or ``{name}`` (a member of a
-    JSON body).  `units` of the timestamp: ms, s, iso.  `window` in seconds is what holds when the request
-    names none at `window_at` (there in `window_unit`).  `nonce`: the number must rise with each request of
-    a key, so order is kept and nothing is ever sent again.
+    Places are ``?name`` (a parameter of query or form), ``name`` (a header), ``{name}`` (a member of a
+    JSON body), ``name{member}`` (of the JSON inside a header: base64, or a token's claims) or ``/2`` (the second
+    segment of the path).  `units` of the timestamp: ms, s, iso.  `window` in seconds is what holds when the
+    request names none at `window_at` (there in `window_unit`).  `until` is where a caller may say itself after
+    which instant the venue shall refuse it.  `nonce`: the number must rise with each request of a key, so order is
+    kept and nothing is ever sent again.
     """
 
     key: tuple[str, ...]
@@ -105,14 +103,18 @@ class Signing(Struct, frozen=True, forbid_unknown_fields=True):
     window: NotNegative = 0.0
     window_at: str = ""
     window_unit: str = "ms"
+    until: str = ""
+    until_unit: str = "ms"
     nonce: bool = False
 
 
 class Limit(Struct, frozen=True, forbid_unknown_fields=True):
     """A rate limit.  `amount` within `window` seconds.
 
-    `counts`: weight or calls.  `on`: all, public, signed or orders.  `each`: one for all (empty), for each
-    path, or for each account.  `header` tells the amount used (or left, by `says`).
+    `counts`: weight or calls.  `on`: all, public, signed or orders (what places or changes one, but never what
+    takes one away).  `each`: one for all (empty), for each path, for each account, for both, or for these and each
+    symbol.  `header` tells the amount used (or left, by `says`); `of` is the header of the whole that it is left
+    of, where accounts differ: what counts is the share of it.
     """
 
     name: Text
@@ -123,6 +125,7 @@ class Limit(Struct, frozen=True, forbid_unknown_fields=True):
     each: str = ""
     header: str = ""
     says: str = "used"
+    of: str = ""
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,7 +142,8 @@ class Rest(Struct, frozen=True, forbid_unknown_fields=True):
 
     `do` are ``GET /path/{any}`` and, where the body names what is asked, ``POST /info#l2Book``.  `fresh_for` is
     how old a shared answer may be, in seconds; 0: never shared.  `client_id` and `symbol` are places like those
-    of signing, in a write; `found_by` is the request that tells what became of it.
+    of signing, in a write; `found_by` is the request that tells what became of it, with these two and other
+    parameters of the write in braces.  `family` where the hosts that serve it are not those of its use.
     """
 
     do: tuple[str, ...]
@@ -151,14 +155,15 @@ class Rest(Struct, frozen=True, forbid_unknown_fields=True):
     symbol: str = ""
     found_by: str = ""
     listed_by: str = ""  # the same when the caller gave no client id
+    family: str = ""
 
 
 class ErrorRule(Struct, frozen=True, forbid_unknown_fields=True):
     """What certain answers mean.  All conditions given must hold; the first rule that fits wins.
 
     `status` is a number or ``5xx``; a code may end in ``*``; `text` is looked for in lower case.  `hold` is how
-    many seconds one waits when the answer names no time, and `each` who: everybody (empty), those who ask for the
-    same path, or the account.
+    many seconds one waits when the answer names no time, `least` whatever it names, and `each` who: everybody
+    (empty), those who ask for the same path, or the account.
     """
 
     word: Word
@@ -167,14 +172,16 @@ class ErrorRule(Struct, frozen=True, forbid_unknown_fields=True):
     text: tuple[str, ...] = ()
     on: str = ""  # reads or writes
     hold: NotNegative = 0.0
+    least: NotNegative = 0.0
     each: str = ""
 
 
 class Errors(Struct, frozen=True, forbid_unknown_fields=True):
     """Where a venue puts its errors.  Places are member names, one after the other: ``error.0``.
 
-    `success` are the codes that mean none; `then` looks deeper where the first code only says that there is
-    more to see.  `wait` are headers or texts that name the time to wait.
+    `success` are the codes that mean none; `then` looks deeper, also into the answers to writes of several
+    orders at once, whose members may have ended in different ways.  `wait` are headers that name the time to wait,
+    with the unit of small numbers (ms or s; large ones are instants); `until_text` is what stands before it in a text.
     """
 
     rules: tuple[ErrorRule, ...] = ()
@@ -183,7 +190,7 @@ class Errors(Struct, frozen=True, forbid_unknown_fields=True):
     success: tuple[str, ...] = ()
     inside_200: bool = False
     then: tuple[str, ...] = ()
-    wait: tuple[str, ...] = ()
+    wait: dict[str, str] = {}
     until_text: str = ""
 
 
@@ -221,109 +228,6 @@ class Health(Struct, frozen=True, forbid_unknown_fields=True):
     clock: Clock | None = None
     pulse: Pulse | None = None
     status: Status | None = None
-
-
-class Rate(Struct, frozen=True, forbid_unknown_fields=True):
-    """At most `amount` within `window` seconds."""
-
-    amount: Positive
-    window: Positive
-
-
-class StreamHost(Struct, frozen=True, forbid_unknown_fields=True):
-    """A host of WebSockets.  `paths` are the prefixes it serves, `private` those of them that are pinned.
-
-    Hosts with the same `paths`, `private` and `speaks` stand in for each other; `speaks` tells those apart that have
-    the same paths for different things.
-    """
-
-    host: Host
-    paths: tuple[str, ...] = ("/",)
-    private: tuple[str, ...] = ()
-    speaks: str = ""
-    cloud: str = ""
-    region: str = ""
-    edge: str = ""
-
-
-class Topics(Struct, frozen=True, forbid_unknown_fields=True):
-    """Topics that are alike.  `names` are theirs, ``*`` stands for anything; the first entry that fits counts.
-
-    `rule` says how their messages are numbered (policy/sequences), at `first`, `last` and `previous` (places like
-    those of errors); `snapshot` is the place=value that marks a message as the state's new beginning.
-    `begins`: a subscription begins with the present state, so whoever joins late is given the newest message.
-    `each`: every message counts, as with trades; where a line is lost, one may be missing and nobody can tell.
-    """
-
-    names: tuple[Text, ...]
-    rule: str = "none"
-    first: str = ""
-    last: str = ""
-    previous: str = ""
-    snapshot: str = ""
-    begins: bool = False
-    each: bool = False
-
-
-class Sharing(Struct, frozen=True, forbid_unknown_fields=True):
-    """How public subscriptions are asked for and told, so that callers can share them.
-
-    `connect` is the path of shared connections, `paths` those on which callers' subscriptions are shared.
-    A request has its operation at `op` (`subscribe`, `unsubscribe`, `ping`, `lists`), its topics at `topics` (texts, or
-    objects of exactly these `members`), its number at `id` (a text if `id_is_text`), and no more than `per_request`
-    topics.  A message names its topic at `topic` and has what it tells at `data`, which callers on `bare` paths get
-    alone.  `ack`, `ack_each`, `pong` and `listed` are what a caller is answered, with $id, $op, $topic and $topics; a
-    caller that gave no number is given `no_id`, or no such member where that is empty.  `refused` are the place=value
-    (or only the place) by which an answer to a request says no.
-    What no entry of `kinds` names is not shared.
-    """
-
-    connect: Target
-    paths: tuple[str, ...]
-    op: Text
-    subscribe: Text
-    unsubscribe: Text
-    topics: Text
-    topic: Text
-    data: Text = "data"
-    kinds: tuple[Topics, ...] = ()
-    members: tuple[str, ...] = ()
-    id: str = ""
-    id_is_text: bool = False
-    no_id: str = ""
-    bare: tuple[str, ...] = ()
-    in_path: tuple[str, ...] = ()  # what stands before streams that a URL names: a path or "path?parameter="
-    ack: str = ""
-    ack_each: str = ""
-    ping: str = ""
-    pong: str = ""
-    lists: str = ""
-    listed: str = ""
-    refused: tuple[str, ...] = ()
-    per_connection: Annotated[int, Meta(ge=1)] = 200
-    per_request: Annotated[int, Meta(ge=1)] = 100
-
-
-class Streams(Struct, frozen=True, forbid_unknown_fields=True):
-    """WebSockets.  `life` is how long the venue lets one live, `silent_for` how long it may say nothing (s).
-
-    `connects` is how often one address may connect, `most_open` how many it may have open, `requests` how often may
-    be asked on one connection.  `say` is sent every `every` seconds, because the venue wants to hear from its clients
-    or so that it says something; `answer` is what comes back.  `announces` are pieces of messages that tell of a
-    coming close.
-    """
-
-    hosts: tuple[StreamHost, ...]
-    life: Positive = 86400.0
-    silent_for: Positive = 60.0
-    connects: Rate | None = None
-    most_open: Annotated[int, Meta(ge=1)] | None = None
-    requests: Rate | None = None
-    say: str = ""
-    every: NotNegative = 0.0
-    answer: str = ""
-    announces: tuple[str, ...] = ()
-    sharing: tuple[Sharing, ...] = ()
 
 
 class Venue(Struct, frozen=True, forbid_unknown_fields=True):
@@ -393,13 +297,17 @@ def _contradictions(venue: Venue) -> list[tuple[str, str]]:
                 found.append((f"{place}.do", f"{call} is listed twice"))
             if rest.use is Use.ACCOUNT and call.startswith(("PUT", "PATCH", "DELETE")):
                 found.append((f"{place}.do", f"{call} cannot be a read"))
-    limits = ("weight", "calls"), ("all", "public", "signed", "orders"), ("", "path", "account"), ("used", "left")
+        if rest.family and rest.family not in families:
+            found.append((f"{place}.family", f"{rest.family} is no family of calls"))
+    each = ("", "path", "account", "both", "symbol")
+    limits = ("weight", "calls"), ("all", "public", "signed", "orders"), each, ("used", "left")
     for i, limit in enumerate(venue.limits):
         for name, allowed in zip(("counts", "on", "each", "says"), limits, strict=True):
             if getattr(limit, name) not in allowed:
                 found.append((f"$.limits[{i}].{name}", f"expected one of {', '.join(allowed)}"))
     if venue.signing is not None and venue.signing.unit not in ("ms", "s", "iso", "us"):
         found.append(("$.signing.unit", "expected one of ms, s, us, iso"))
+    found += [("$.errors.wait", f"{u} is neither ms nor s") for u in venue.errors.wait.values() if u not in ("ms", "s")]
     for i, rule in enumerate(venue.errors.rules):
         if rule.on not in ("", "reads", "writes"):
             found.append((f"$.errors.rules[{i}].on", "expected reads or writes"))
@@ -407,23 +315,5 @@ def _contradictions(venue: Venue) -> list[tuple[str, str]]:
             found.append((f"$.errors.rules[{i}].each", "expected path or account"))
         if not (rule.status or rule.codes or rule.text):
             found.append((f"$.errors.rules[{i}]", "has no condition, so that it would hide all rules behind it"))
-    found += _contradictions_of_streams(venue.streams) if venue.streams is not None else []
-    return found
-
-
-RULES = ("none", "range", "previous", "next", "span", "rising")
-
-
-def _contradictions_of_streams(streams: Streams) -> list[tuple[str, str]]:
-    found = []
-    if streams.say and not streams.every:
-        found.append(("$.streams.every", "is needed with `say`"))
-    for i, sharing in enumerate(streams.sharing):
-        for j, kind in enumerate(sharing.kinds):
-            place = f"$.streams.sharing[{i}].kinds[{j}]"
-            if kind.rule not in RULES:
-                found.append((f"{place}.rule", f"expected one of {', '.join(RULES)}"))
-            needed = {"range": ("first",), "span": ("first",), "previous": ("previous",)}.get(kind.rule, ())
-            missing = [name for name in (*needed, "last") if kind.rule != "none" and not getattr(kind, name)]
-            found += [(f"{place}.{name}", f"is needed by the rule {kind.rule}") for name in missing]
+    found += contradictions_of_streams(venue.streams) if venue.streams is not None else []
     return found

@@ -10,6 +10,7 @@ Does not belong here: what a request is (venue_requests), and what follows from 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ from typing import Any
 
 import msgspec
 
-from gateway.dialect.instants import http_date, instant, of_any_unit
-from gateway.dialect.venue import ErrorRule, Venue, Word
+from gateway.dialect.instants import UNITS, http_date, instant, of_any_unit
+from gateway.dialect.venue import ErrorRule, Limit, Venue, Word
 from gateway.model import ReplyKind
 
 MAX_BODY = 1_000_000  # bytes of an answer that is looked into as a whole
 MAX_TEXT = 2048
 LONGEST_WAIT = 3 * 86_400.0  # seconds; the longest ban that a venue announces (Binance: three days)
+LONGEST_REST = 30.0  # seconds; who is at work may be back before the time it named, and only asking tells
+MOST_PARTS = 1000  # members of an answer to several orders that are looked at
 _DIGITS = re.compile(r"\d{10,16}")
 _JSON_STARTS = (b"{", b"[")
 
@@ -94,7 +97,10 @@ class Answers:
         self._rules = [_ready(rule) for rule in errors.rules]
         self._inside = errors.inside_200
         self._success = frozenset(errors.success)
-        self._tellers = {limit.header.encode(): limit for limit in venue.limits if limit.header}
+        self._tellers: dict[bytes, list[Limit]] = {}
+        for limit in venue.limits:
+            if limit.header:
+                self._tellers.setdefault(limit.header.encode(), []).append(limit)
         self._good = None
         if self._inside and errors.code and errors.success and "." not in errors.code[0]:
             member = re.escape(errors.code[0])
@@ -113,20 +119,37 @@ class Answers:
                     return GOOD
                 return VenueReading(Word.ANSWER, ReplyKind.ANSWER, True, used=used)
         parsed = _parsed(body)
-        codes = self._codes(parsed)
         if status < 300 and parsed is None:
             return self._unreadable(body, write, used)
-        if status < 300 and not any(code and code not in self._success for code in codes):
+        parts = [code for place in self.venue.errors.then for code in _all(parsed, place) if code not in self._success]
+        outer = [code for place in self.venue.errors.code for code in _all(parsed, place)]
+        codes = [*parts, *outer] if status >= 300 or self._inside else parts
+        if status < 300 and not any(code not in self._success for code in codes):
             return VenueReading(Word.ANSWER, ReplyKind.ANSWER, True, used=used)
         text = self._text(parsed, body)
-        for ready in self._rules:
-            if ready.fits(status, codes, text, write):
-                return self._reading(ready.rule, status, codes, text, headers, used, wall)
-        return self._by_status(status, codes, text, headers, used, wall)
+        if write and len(parts) > 1:
+            for part in parts:  # several orders in one request: one of unknown fate is enough
+                if not self._tells(part, status, text):
+                    kind = ReplyKind.UNCLASSIFIED
+                    return VenueReading(Word.UNKNOWN, kind, False, f"HTTP {status}, a part unknown", used=used)
+        rule = self._fitting(status, codes, text, write)
+        if rule is not None:
+            return self._reading(rule, status, codes, text, headers, used, wall)
+        return self._by_status(status, codes, text, headers, used, wall, write)
+
+    def _fitting(self, status: int, codes: Sequence[str], text: str, write: bool) -> ErrorRule | None:
+        return next((ready.rule for ready in self._rules if ready.fits(status, codes, text, write)), None)
+
+    def _tells(self, part: str, status: int, text: str) -> bool:
+        """Whether a part's own error says what became of it."""
+        rule = self._fitting(status, (part,), part.lower(), True) or self._fitting(status, (part,), text, True)
+        return rule is not None and rule.word in _SETTLED
 
     def _well(self, status: int, body: bytes, write: bool) -> bool:
         """A success that can be told without looking closely."""
         if not self._inside:
+            if write and self.venue.errors.then:
+                return status == 204
             return status == 204 or (body[:1] in _JSON_STARTS and (not write or _parsed(body) is not None))
         if self._good is None or write:
             return False
@@ -147,14 +170,15 @@ class Answers:
         headers: Sequence[tuple[bytes, bytes]],
         used: tuple[tuple[str, float], ...],
         wall: float,
+        write: bool,
     ) -> VenueReading:
-        """What no rule knows."""
+        """What no rule knows.  A code that nobody has heard of proves nothing for a write, even in a 4xx."""
         if status in (429, 418):
             rule = ErrorRule(Word.BANNED if status == 418 else Word.THROTTLED, hold=10.0)
             return self._reading(rule, status, codes, text, headers, used, wall)
         if status == 451:
             word = Word.REGION
-        elif status < 300 or status >= 500 or status == 408:
+        elif status < 300 or status >= 500 or status in _UNSURE:
             word = Word.UNKNOWN
         elif status < 400:
             word = Word.ANSWER
@@ -162,6 +186,8 @@ class Answers:
             word = Word.INVALID
         code = f" code {codes[0]}" if codes and codes[0].lstrip("-").isalnum() else ""
         kind = ReplyKind.UNCLASSIFIED if status < 300 else _KINDS[word]
+        if word is Word.INVALID and write and codes:
+            word = Word.UNKNOWN
         settled = word in _SETTLED and not 300 <= status < 400
         return VenueReading(word, kind, settled, f"HTTP {status}{code[:40]}", used=used)
 
@@ -178,7 +204,9 @@ class Answers:
         word = rule.word
         hold = 0.0
         if word in (Word.THROTTLED, Word.BANNED, Word.BUSY, Word.MAINTENANCE):
-            hold = self._wait(headers, text, wall, rule.hold)
+            hold = max(rule.least, self._wait(headers, text, wall, rule.hold))
+            if word is Word.MAINTENANCE:
+                hold = min(hold, LONGEST_REST)
         code = next((c for c in codes if c and c not in self._success and c.lstrip("-").isalnum()), "")
         detail = f"{word.value}: HTTP {status}" + (f" code {code[:40]}" if code else "")
         return VenueReading(word, _KINDS[word], word in _SETTLED, detail, hold, rule.each, word is Word.BANNED, used)
@@ -186,40 +214,36 @@ class Answers:
     def _wait(self, headers: Sequence[tuple[bytes, bytes]], text: str, wall: float, otherwise: float) -> float:
         """Seconds until one may ask again, as the answer says, or the rule."""
         given = {name.lower(): value for name, value in headers}
-        for name in self.venue.errors.wait:
+        for name, unit in self.venue.errors.wait.items():
             value = given.get(name.encode())
-            seconds = _delay(value.decode("latin-1").strip(), wall, name) if value is not None else None
+            seconds = _delay(value.decode("latin-1").strip(), wall, unit) if value is not None else None
             if seconds is not None:
-                return min(LONGEST_WAIT, max(0.0, seconds))
+                return min(LONGEST_WAIT, seconds)
         until = self.venue.errors.until_text
         if until and until in text:
             found = _DIGITS.search(text, text.find(until), text.find(until) + 80)
-            if found is not None:
-                return min(LONGEST_WAIT, max(0.0, of_any_unit(float(found[0])) - wall))
+            seconds = of_any_unit(float(found[0])) - wall if found is not None else 0.0
+            if seconds > 0:
+                return min(LONGEST_WAIT, seconds)
         return otherwise
 
     def _used(self, headers: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[str, float], ...]:
         found = []
         for name, value in headers:
-            limit = self._tellers.get(name.lower())
-            if limit is not None:
-                try:
-                    amount = float(value)
-                except ValueError:
+            for limit in self._tellers.get(name.lower(), ()):
+                amount = _number(value)
+                if amount is None:
                     continue
-                found.append((limit.name, limit.amount - amount if limit.says == "left" else amount))
+                if limit.says == "left":
+                    of = next((v for n, v in headers if n.lower() == limit.of.encode()), b"")
+                    whole = _number(of) or limit.amount
+                    amount = (whole - amount) * limit.amount / whole
+                found.append((limit.name, amount))
         return tuple(found)
 
-    def _codes(self, parsed: Any) -> list[str]:
-        errors = self.venue.errors
-        found = [_at(parsed, place) for place in errors.code]
-        deeper = [_at(parsed, place) for place in errors.then]
-        codes = [_worded(value) for value in (*deeper, *found)]
-        return [code for code in codes if code]
-
     def _text(self, parsed: Any, body: bytes) -> str:
-        texts = [_worded(_at(parsed, place)) for place in self.venue.errors.text] if parsed is not None else []
-        if not any(texts):
+        texts = [text for place in self.venue.errors.text for text in _all(parsed, place)]
+        if not texts:
             texts = [body[:MAX_TEXT].decode("utf-8", "replace")]
         return " ".join(texts)[:MAX_TEXT].lower()
 
@@ -227,6 +251,8 @@ class Answers:
 GOOD = VenueReading(Word.ANSWER, ReplyKind.ANSWER, True)
 _SETTLED = frozenset(Word) - {Word.UNKNOWN, Word.MAINTENANCE}
 """What says beyond doubt what became of a write.  Maintenance is told by edges, too, that cannot know."""
+_UNSURE = (408, 409, 499)
+"""A 4xx in which what was asked for may have happened: a time over, a conflict with what may be one's own request."""
 
 
 def server_time(body: bytes, place: str, unit: str) -> float | None:
@@ -280,21 +306,44 @@ def _at(value: Any, place: str) -> Any:
     return value
 
 
+def _all(value: Any, place: str) -> list[str]:
+    """Every text or number at a place; ``*`` are all members of a list or an object."""
+    found = [value]
+    for name in place.split("."):
+        inside: list[Any] = []
+        for item in found:
+            if name == "*":
+                inside += list(item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
+            else:
+                inside.append(_at(item, name))
+        found = inside[:MOST_PARTS]
+    return [text for text in map(_worded, found) if text]
+
+
 def _worded(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)[:MAX_TEXT] if isinstance(value, (str, int, float)) else ""
 
 
-def _delay(text: str, wall: float, name: str) -> float | None:
-    """A header's time to wait, in seconds: seconds, milliseconds (by its size or name), an instant, or a date."""
+def _delay(text: str, wall: float, unit: str) -> float | None:
+    """A header's time to wait, in seconds: an amount in `unit`, an instant of any unit, or a date.
+
+    None: it cannot be read, or by our clock that instant has passed already, and the clocks differ.
+    """
+    value = _number(text)
+    if value is None:
+        until = http_date(text)
+    elif value > 1e8:
+        until = of_any_unit(value) if value < 1e17 else None
+    else:
+        return value / UNITS[unit] if value >= 0 else None
+    return until - wall if until is not None and until > wall else None
+
+
+def _number(text: bytes | str) -> float | None:
     try:
         value = float(text)
     except ValueError:
-        date = http_date(text)
-        return date - wall if date is not None else None
-    if not 0 <= value < 1e17:
         return None
-    if value > 1e8:
-        return of_any_unit(value) - wall
-    return value / 1e3 if name.endswith(("-ms", "ratelimit-reset")) else value
+    return value if math.isfinite(value) else None

@@ -8,7 +8,6 @@ Does not belong here: who listens to what (upstream/venue_topics).
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import re
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.dialect.venue import Sharing, Topics
+from gateway.dialect.venue_facts import Sharing, Topics
 
 MAX_TOPICS = 1024  # in one request
 MAX_KEY = 200  # characters of a topic; names come from callers and are kept
@@ -65,7 +64,7 @@ class Messages:
         self.sharing = sharing
         self._raw = msgspec.defstruct("Raw", [("value", msgspec.Raw, msgspec.field(name=sharing.data))])
         self._data = msgspec.json.Decoder(self._raw)
-        self._kinds = [(re.compile("|".join(map(fnmatch.translate, kind.names))), kind) for kind in sharing.kinds]
+        self._kinds = [(re.compile("|".join(map(_pattern, kind.names))), kind) for kind in sharing.kinds]
         self._known: dict[str, Topics | None] = {}
 
     # --- what callers say -------------------------------------------------------------------------
@@ -172,7 +171,7 @@ class Messages:
         """What the file says of a topic; None: nothing, so it is not shared."""
         if key in self._known:
             return self._known[key]
-        kind = next((kind for pattern, kind in self._kinds if pattern.match(key)), None)
+        kind = next((kind for pattern, kind in self._kinds if pattern.fullmatch(key)), None)
         if len(self._known) >= MOST_KNOWN:
             self._known.clear()
         self._known[key] = kind
@@ -205,6 +204,11 @@ class Messages:
     def _filled(self, template: str, raw_id: str) -> str:
         raw_id = raw_id or self.sharing.no_id
         return template.replace("$id", raw_id) if raw_id else _ID_MEMBER.sub("", template)
+
+
+def _pattern(name: str) -> str:
+    """What a name with stars stands for."""
+    return re.escape(name).replace(r"\*", ".*")
 
 
 def key_of(topic: Any) -> str:

@@ -57,6 +57,7 @@ class Fault(enum.Enum):
     FORKED = ("forked", Stage.VIEW, True, "on another branch; amount: blocks since they parted, at first", 5.0)
     PRUNED = ("pruned", Stage.VIEW, True, "old blocks are gone; amount: blocks that are kept", 128.0)
     EMPTY_LOGS = ("empty_logs", Stage.VIEW, True, "no logs and no receipts, although it has the blocks")
+    MISNUMBERED_LOGS = ("misnumbered_logs", Stage.VIEW, True, "logs bear the indexes of another block")
     LYING = ("lying", Stage.VIEW, True, "sound-looking, wrong values in state")
     SLOW = ("slow", Stage.DELAY, True, "adds latency; amount: seconds", 0.05)
 

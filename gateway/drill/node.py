@@ -16,6 +16,7 @@ from gateway.drill.chain import FINAL_DEPTH, SAFE_DEPTH, Refused, SimulatedChain
 from gateway.model import Family
 
 MAX_LOG_RANGE_BLOCKS = 1000
+MAX_LOG_RESULTS = 10_000
 HUGE_LOGS = "0x" + "b16b00b5" * 5
 """eth_getLogs with this address asks for an answer of `huge_bytes` bytes, which is streamed."""
 REVERTING = "0x" + "dead0001" * 5
@@ -41,6 +42,8 @@ class View(NamedTuple):
     lowest: int = 0  # blocks below are gone
     forgetful: bool = False  # its indexes of logs and receipts are empty
     max_log_range: int = MAX_LOG_RANGE_BLOCKS
+    max_log_results: int = MAX_LOG_RESULTS
+    misnumbered: bool = False  # its logs bear wrong indexes
 
 
 class HugeLogs:
@@ -243,7 +246,10 @@ def _logs(view: View, params: list[Any]) -> Any:
         return []
     if HUGE_LOGS in addresses:
         return HugeLogs(_one_log(view, head), view.huge_bytes)
-    return view.chain.logs(first, min(last, head), addresses)  # nothing beyond the head: the lie a lagging node tells
+    found = view.chain.logs(first, min(last, head), addresses)  # nothing beyond the head: the lie a lagging node tells
+    if len(found) > view.max_log_results:
+        raise Refused(-32005, f"query returned more than {view.max_log_results} results")
+    return [log | {"logIndex": "0x0"} for log in found] if view.misnumbered else found
 
 
 def _one_log(view: View, head: int) -> bytes:

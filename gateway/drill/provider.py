@@ -22,7 +22,7 @@ from gateway.drill import wire
 from gateway.drill.chain import Liar, Refused, SimulatedChain
 from gateway.drill.connection import Connection
 from gateway.drill.faults import Fault, Rule, Script, Stage
-from gateway.drill.node import MAX_LOG_RANGE_BLOCKS, METHODS, HugeLogs, View, family_of, perform
+from gateway.drill.node import MAX_LOG_RANGE_BLOCKS, MAX_LOG_RESULTS, METHODS, HugeLogs, View, family_of, perform
 from gateway.drill.plays import PLAYS, REPLIES, REPLY_STATUS, End, Step
 from gateway.drill.socket import DrillSocket, SocketFault
 from gateway.model import Family
@@ -75,7 +75,7 @@ class SimulatedProvider:
         self.huge_bytes = huge_bytes
         self.control = control
         self._liar = Liar(chain)
-        self.max_log_range = MAX_LOG_RANGE_BLOCKS
+        self.max_log_range, self.max_log_results = MAX_LOG_RANGE_BLOCKS, MAX_LOG_RESULTS
         self.rate_limit = 0.0  # calls a second that it takes; 0: as many as come
         self._tokens = 0.0
         self._tokens_at = 0.0
@@ -390,6 +390,8 @@ class SimulatedProvider:
             lowest,
             fault is Fault.EMPTY_LOGS,
             self.max_log_range,
+            self.max_log_results,
+            fault is Fault.MISNUMBERED_LOGS,
         )
 
     def _reply(

@@ -68,7 +68,11 @@ async def run_providers(
                 latency=spec.latency,
                 control=switchboard,
             )
-            await provider.start(spec.host, spec.port)
+            try:
+                await provider.start(spec.host, spec.port)
+            except OSError as problem:
+                where = f"simulated provider {spec.name} cannot listen on {spec.host}:{spec.port}"
+                raise OSError(problem.errno, f"{where}: {problem.strerror}") from None
             running.push_async_callback(provider.stop)
             providers[spec.name] = provider
         yield providers

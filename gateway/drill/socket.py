@@ -147,6 +147,8 @@ class DrillSocket:
         number = chain.head(as_of)
         if SocketFault.LAG in self._faults:
             number = max(0, number - int(self._faults[SocketFault.LAG]))
+        if SocketFault.REORDER in self._faults:
+            number -= number % 2  # the lower of two waits for the one above it
         if self._told is None or SocketFault.SILENT in self._faults:
             self._told, self._chain = (number, chain.block_hash(number)), chain
             return
@@ -169,8 +171,8 @@ class DrillSocket:
 
     def _in_order(self, low: int, high: int) -> list[int]:
         numbers = list(range(low, high + 1))
-        if SocketFault.REORDER in self._faults and len(numbers) > 1:
-            numbers[-2:] = numbers[:-3:-1]
+        if SocketFault.REORDER in self._faults:
+            numbers.sort(key=lambda number: (-(-number // 2), -number))
         return numbers
 
     def _push_block(self, chain: SimulatedChain, number: int) -> None:

@@ -15,6 +15,7 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from gateway.errors import ForbiddenOrigin, OverBudget, RouteRefused, Unauthorized, UnknownHost
@@ -53,6 +54,8 @@ class Caller:
             raise RouteRefused(f"this key may not use the route {route}")
         if self.budget is not None and not self.budget.take(items, now):
             wait = self.budget.available_after(items, now)
+            if wait == inf:
+                raise OverBudget(f"this key may not make {items} calls at once; send fewer in a batch")
             raise OverBudget("this key's budget of calls is used up", retry_after=min(wait, 3600.0))
 
 
@@ -161,7 +164,8 @@ class Origins:
             (b"vary", b"origin"),
             (
                 b"access-control-expose-headers",
-                b"x-seawall-endpoint, x-seawall-attempts, x-seawall-execution, retry-after",
+                b"x-seawall-endpoint, x-seawall-attempts, x-seawall-execution, x-seawall-reconcile, x-seawall-cache, "
+                b"x-seawall-degraded, retry-after",
             ),
         ]
         if self._credentials:

@@ -39,11 +39,15 @@ def never() -> bool:
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """What a caller wishes for its calls.  `timeout` in seconds; `gone` says whether anybody still waits."""
+    """What a caller wishes for its calls.  `timeout` in seconds; `gone` says whether anybody still waits.
+
+    `client` is where it comes from: address and port.
+    """
 
     timeout: float | None = None
     traceparent: bytes | None = None
     gone: Callable[[], bool] = never
+    client: tuple[str, int] | None = None
 
 
 class Calls:
@@ -79,7 +83,7 @@ class Calls:
                 started_at + deadline_for,
                 observer.head_source(trail) if trail is not None else None,
                 asked.gone,
-                caller.key_name,
+                caller.key_name or (f"@{asked.client[0]}" if asked.client is not None else ""),
             )
         finally:
             route.stats.inflight -= 1

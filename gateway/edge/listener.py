@@ -9,6 +9,7 @@ Does not belong here: reading requests (server), frames (socket), anything about
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import socket
 from collections.abc import Callable
@@ -20,10 +21,11 @@ from uvicorn.server import ServerState
 from gateway.clock import Clock
 from gateway.edge.exchange import App
 from gateway.edge.server import EdgeProtocol
-from gateway.edge.socket import CallerSocket, Handler
+from gateway.edge.socket import GOING_AWAY, STOPPING, CallerSocket, Handler
 from gateway.limits import EdgeLimits, SocketLimits
 
 SWEEP_EVERY = 0.25  # seconds between two looks at all deadlines
+LAST_WORDS = 0.1  # seconds for goodbyes to leave when the time to finish is over
 
 Upgrade = Callable[[dict[str, Any]], Handler]
 """Who takes the messages of a caller that asks for a WebSocket, by its scope.  Raises CallerError to refuse."""
@@ -60,11 +62,16 @@ class Listener:
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> None:
-        """Bind and listen.  Raises OSError when the address is taken or not ours."""
+        """Bind and listen.  Raises OSError, which names the address, when that is taken or not ours."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._server = await self.loop.create_server(
-            lambda: EdgeProtocol(self), host, port, family=family, backlog=2048
-        )
+        try:
+            self._server = await self.loop.create_server(
+                lambda: EdgeProtocol(self), host, port, family=family, backlog=2048
+            )
+        except OSError as error:
+            shown = f"[{host}]" if family == socket.AF_INET6 else host
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            raise OSError(error.errno, f"cannot listen on {shown}:{port}: {why}") from None
         self._sweeper = self.loop.create_task(self._sweep())
 
     @property
@@ -100,12 +107,21 @@ class Listener:
         for task in list(self.state.tasks):
             task.cancel()
         await asyncio.gather(*self.state.tasks, return_exceptions=True)
+        await self._say_goodbye()
         for connection in list(self.connections):
             connection.abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
         return cut_off
+
+    async def _say_goodbye(self) -> None:
+        """WebSockets that are still there are told to go, too."""
+        sockets = [connection for connection in self.connections if isinstance(connection, CallerSocket)]
+        for connection in sockets:
+            connection.close(GOING_AWAY, STOPPING)
+        if sockets:
+            await asyncio.sleep(LAST_WORDS)
 
     async def _sweep(self) -> None:
         while True:

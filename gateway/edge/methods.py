@@ -32,6 +32,10 @@ class MethodPolicy:
         if method.known:
             self._good.add(name)  # bounded by the method table
 
+    def denies(self, name: str) -> bool:
+        """The configuration names it among what is refused."""
+        return self._deny.match(name)
+
     def _allowed(self, method: Method) -> bool:
         if method.denied:
             return self._allow.names(method.name)  # only by its full name: eth_* does not open eth_sign

@@ -26,7 +26,7 @@ from gateway.telemetry.traces import (
     parse_traceparent,
 )
 from gateway.upstream.answers import Answer
-from gateway.upstream.diagnosis import Verdict, diagnose
+from gateway.upstream.diagnosis import Verdict, diagnose, headline
 from gateway.upstream.forwarded import Forwarded
 from gateway.upstream.permits import Moved
 from gateway.upstream.route import AnyRoute, Route
@@ -116,7 +116,7 @@ class Observer:
             self._chance.random(),
         ):
             tracer.write(_trace(route, call, answer, started_at, ended_at, trail))
-        if error is not None:
+        if error is not None and (isinstance(answer, Answer) or answer.execution != "unknown"):
             self._log_failure(route, call, answer, error, ended_at)
 
     def forwarded(
@@ -128,7 +128,7 @@ class Observer:
             self._quiet.log(
                 logger,
                 logging.WARNING,
-                f"a write to {route.name} may or may not have been executed",
+                f"a write to {route.name} may have been executed, or not",
                 self._clock(),
                 route=route.name,
                 method=call.method.label,
@@ -169,6 +169,7 @@ class Observer:
         )
         took = came.ended_at - lost[0].ended_at
         if self._tracer.enabled and self._tracer.wanted(len(records), False, took, None, self._chance.random()):
+            kinds, evidence = _wrong(route, now)
             self._tracer.write(
                 CallTrace(
                     route=route.name,
@@ -180,9 +181,15 @@ class Observer:
                     attempts=records,
                     parent=None,
                     attempt_spans=(),
-                    verdicts=tuple(verdict.kind.value for verdict in diagnose(route, now)),
+                    verdicts=kinds,
+                    evidence=evidence,
                 )
             )
+
+    def settle(self, now: float) -> None:
+        """Tell how often something happened that was not logged each time, once it has ended.  About once a second."""
+        for message, swallowed in self._quiet.settle(now):
+            logger.info("%s: %d times more, not logged one by one", message, swallowed)
 
     def verdict(self, route: str, verdict: Verdict, came: bool) -> None:
         """Something is wrong with a route, or is not any more."""
@@ -212,12 +219,19 @@ class Observer:
         )
 
 
+def _wrong(route: AnyRoute, now: float) -> tuple[tuple[str, ...], str]:
+    """The kinds of what is wrong with a route, and what shows it: the most telling, and how much more there is."""
+    found = diagnose(route, now)
+    return tuple(verdict.kind.value for verdict in found), headline(found) if found else ""
+
+
 def _trace(
     route: AnyRoute, call: Call, answer: Answer | Forwarded, started_at: float, ended_at: float, trail: Trail | None
 ) -> CallTrace:
     records = answer.records
     if not records and answer.endpoint:  # the happy path keeps none: the call is its attempt
         records = (AttemptRecord(answer.endpoint, "primary", "answer", Sent.ANSWERED, started_at, ended_at),)
+    kinds, evidence = _wrong(route, ended_at) if len(records) > 1 or answer.error is not None else ((), "")
     return CallTrace(
         route=route.name,
         method=call.method.label,
@@ -228,7 +242,8 @@ def _trace(
         attempts=records,
         parent=trail.context if trail is not None else None,
         attempt_spans=tuple(trail.spans) if trail is not None else (),
-        verdicts=tuple(verdict.kind.value for verdict in diagnose(route, ended_at)) if len(records) > 1 else (),
+        verdicts=kinds,
+        evidence=evidence,
         system="jsonrpc" if isinstance(answer, Answer) else "rest",
         execution=answer.execution,
         reconcile=answer.found_by if isinstance(answer, Forwarded) else "",

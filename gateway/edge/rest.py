@@ -1,9 +1,10 @@
 """Requests to venues over HTTP: host, key and method policy first, then byte for byte through.
 
 Always true: method, target, header values and body reach the venue as they were sent, and its status,
-headers and body come back as they came; hop-by-hop fields and our own (``x-seawall-*``) stay here (RFC 9110
-section 7.6.1); credentials in headers are for the venue and mean nothing here; a failure of ours is a 502,
-503 or 504 with a reason, never a 4xx, because bots take those for the venue's word on their order.
+headers and body come back as they came; hop-by-hop fields (RFC 9110 section 7.6.1), our own (``x-seawall-*``)
+and what proxies say of those behind them stay here; credentials in headers are for the venue and mean nothing
+here; a failure of ours is a 502, 503 or 504 with a reason, never a 4xx, because bots take those for the venue's
+word on their order.
 Does not belong here: which venue it is (venues), and everything behind the edge (upstream/forward).
 """
 
@@ -11,14 +12,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from math import ceil
 from typing import Any
 
 from gateway.clock import Clock
+from gateway.dialect.venue_requests import VenueCall
 from gateway.edge.access import Caller
 from gateway.edge.calls import MAX_TIMEOUT, never, seconds
 from gateway.edge.observer import Observer
 from gateway.edge.rpc import JSON, Table
-from gateway.edge.venues import Located
+from gateway.edge.venues import Located, VenueTarget
 from gateway.errors import AttemptError, CallerError, GatewayError, MethodRefused, error_data
 from gateway.model import Method
 from gateway.upstream.forward import Forwarder
@@ -31,6 +34,9 @@ HOP_BY_HOP = frozenset(
     {
         b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"trailer",
         b"transfer-encoding", b"upgrade", b"expect", b"host",
+        # who is behind us is not the venue's business, and a caller must not make it count for another address
+        b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto",
+        b"x-forwarded-server", b"x-real-ip",
     }
 )  # fmt: skip
 _NOT_BACK = frozenset(
@@ -59,11 +65,15 @@ class RestEdge:
         verb = scope["method"].encode()
         origin = wish.origin
         try:
+            if verb == b"OPTIONS" and wish.preflight is not None:
+                knock(table, wish)
+                await _send_preflight(send, table, wish)
+                return
             caller = admit(table, located, wish)
             caller.require(route.name, 1, self._clock())
             body = (await receive()).get("body", b"")
             call = route.requests.call(verb, located.target, headers, body)
-            _require(venue.methods.require, call.method, verb, located.target)
+            _require(venue, call)
         except CallerError as error:
             self._observer.refused(error.reason)
             await refuse(send, error, table.origins.headers(origin))
@@ -84,7 +94,7 @@ class RestEdge:
                 head,
                 started_at + (min(timeout, MAX_TIMEOUT) if timeout is not None else deadline_for),
                 caller.key_name or call.account or _address(scope),
-                (lambda: connection.lost) if connection is not None else never,
+                (lambda: connection.left) if connection is not None else never,
             )
         finally:
             route.stats.inflight -= 1
@@ -95,12 +105,12 @@ class RestEdge:
 
     async def _reply(self, table: Table, answer: Forwarded, origin: bytes | None, verb: bytes, send: Send) -> None:
         headers = self._said(table, answer)
-        if origin is not None:
-            headers += table.origins.headers(origin)
+        ours = table.origins.headers(origin) if origin is not None else []
+        headers += ours
         error = answer.error
         if error is not None:
             if error.retry_after is not None:
-                headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+                headers.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after))))
             await _send(send, error.http_status, [JSON, *headers], encode_problem(error))
             return
         status, stream, body = answer.status, answer.stream, answer.body
@@ -110,7 +120,9 @@ class RestEdge:
             name = item[0].lower()
             if name == b"content-length":
                 length = item[1]
-            elif name not in _NOT_BACK and name not in gone and not name.startswith(OURS):
+            elif name in _NOT_BACK or name in gone or name.startswith(OURS):
+                continue
+            elif not ours or not name.startswith(b"access-control-"):  # browsers refuse two answers to who may ask
                 headers.append(item)
         if stream is None and verb != b"HEAD" and status not in _BODILESS:
             length = b"%d" % len(body)
@@ -152,11 +164,24 @@ class RestEdge:
 class Wish:
     """What the headers of a request say to us, read in one pass."""
 
-    __slots__ = ("chunked", "connection", "fetch_site", "framed", "host", "key", "origin", "timeout", "traceparent")
+    __slots__ = (
+        "chunked",
+        "connection",
+        "fetch_site",
+        "framed",
+        "host",
+        "key",
+        "origin",
+        "preflight",
+        "timeout",
+        "traceparent",
+        "wanted",
+    )
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
         self.host = b""
         self.key = self.origin = self.fetch_site = self.timeout = self.traceparent = None
+        self.preflight = self.wanted = None
         self.connection: frozenset[bytes] = frozenset()
         self.framed = self.chunked = False
         for name, value in headers:
@@ -179,14 +204,28 @@ class Wish:
                 self.key = value
             elif name == b"x-seawall-timeout":
                 self.timeout = value
+            elif name == b"access-control-request-method":
+                self.preflight = value
+            elif name == b"access-control-request-headers":
+                self.wanted = value
 
 
 def admit(table: Table, located: Located, wish: Wish) -> Caller:
     """Who asks.  Raises CallerError for one that may not come in."""
+    knock(table, wish)
+    return table.callers.identify(key_of(located, wish))
+
+
+def knock(table: Table, wish: Wish) -> None:
+    """Raise CallerError for a name that is not ours, or a browser page that may not ask."""
     table.hosts.require(wish.host)
     if wish.origin is not None or wish.fetch_site is not None:
         table.origins.require(wish.origin, wish.fetch_site)
-    return table.callers.identify(located.key if located.key is not None else wish.key)
+
+
+def key_of(located: Located, wish: Wish) -> bytes | None:
+    """The key for us: in the path, or in a header of ours."""
+    return located.key if located.key is not None else wish.key
 
 
 def from_browser(origin: bytes) -> bool:
@@ -208,7 +247,7 @@ def head_lines(
         if plain and name == b"accept-encoding":
             continue
         lines.append(b"%b: %b\r\n" % (names[position] if names is not None else name, value))
-    if size and not wish.framed:
+    if (size or wish.chunked) and not wish.framed:
         lines.append(b"Content-Length: %d\r\n" % size)
     return b"".join(lines)
 
@@ -222,7 +261,8 @@ def named_by_connection(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
     return found
 
 
-_KEPT = frozenset({b"close", b"keep-alive", b""})
+_KEPT = frozenset({b"close", b"keep-alive", b"", b"content-length"})
+"""Without its length a body would be taken for the next request: it stays, whatever Connection says."""
 
 
 def _tokens(value: bytes) -> frozenset[bytes]:
@@ -234,16 +274,19 @@ def encode_problem(error: GatewayError) -> bytes:
     return json.dumps({"error": {"message": error.message, **error_data(error)}}).encode()
 
 
-def _require(require: Callable[[Method], None], method: Method, verb: bytes, target: bytes) -> None:
-    """The method policy, by the name of a listed call or by what was asked for."""
+def _require(venue: VenueTarget, call: VenueCall) -> None:
+    """The method policy, by the name of a listed call, or by what was asked for and by what that may be meant for."""
+    method, policy = call.method, venue.methods
     if method.known:
-        require(method)
+        policy.require(method)
         return
-    asked = f"{verb.decode('ascii', 'replace')} {target.partition(b'?')[0].decode('latin-1')}"
+    asked = f"{call.verb.decode('ascii', 'replace')} {call.path}"
     try:
-        require(Method(asked, method.request_class, method.family, known=False))
+        policy.require(Method(asked, method.request_class, method.family, known=False))
     except MethodRefused:
         raise MethodRefused("this call is not allowed here") from None
+    if any(policy.denies(like.name) for like in venue.route.requests.likenesses(call)):
+        raise MethodRefused("this call is not allowed here")
 
 
 def _point_here(answer: Forwarded, place: str, located: Located, host: bytes) -> None:
@@ -275,8 +318,20 @@ async def refuse(send: Send, error: CallerError, headers: list[tuple[bytes, byte
     """The answer to a request that may not come in."""
     extra = [JSON, *headers]
     if error.retry_after is not None:
-        extra.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+        extra.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after))))
     await _send(send, error.http_status, extra, encode_problem(error))
+
+
+async def _send_preflight(send: Send, table: Table, wish: Wish) -> None:
+    """A browser asks whether a page may ask.  It may send what it names: which headers a venue reads, only it knows."""
+    headers = [(b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"), *table.origins.preflight(wish.origin)]
+    told = {
+        b"access-control-allow-methods": b"GET, HEAD, POST, PUT, PATCH, DELETE",
+        b"access-control-allow-headers": wish.wanted,
+    }
+    headers = [(name, told.get(name) or value) for name, value in headers]
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:

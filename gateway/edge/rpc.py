@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
+from math import ceil
 from typing import Any
 
 from gateway.clock import Clock
@@ -119,8 +120,11 @@ class Ask:
     def asked(self, scope: dict[str, Any]) -> Asked:
         """What is wished for the calls of this request."""
         connection = scope["extensions"].get("seawall.connection")
-        gone = (lambda: connection.lost) if connection is not None else never
-        return Asked(seconds(self.timeout) if self.timeout is not None else None, self.traceparent, gone)
+        return self.wished((lambda: connection.lost) if connection is not None else never, scope["client"])
+
+    def wished(self, gone: Callable[[], bool], client: tuple[str, int] | None) -> Asked:
+        """The same of a caller that `gone` knows of, at the address of `client`."""
+        return Asked(seconds(self.timeout) if self.timeout is not None else None, self.traceparent, gone, client)
 
     def admitted(self, table: Table, path: str) -> tuple[RpcRoute, Caller, bytes | None]:
         """Whom this request is for, from whom, and by which key.  Raises CallerError for one that may not come in."""
@@ -232,7 +236,7 @@ class RpcEdge:
             if answer.degraded:
                 headers.append((b"x-seawall-degraded", answer.degraded.encode()))
         if answer.error is not None and answer.error.retry_after is not None:
-            headers.append((b"retry-after", b"%d" % max(1, round(answer.error.retry_after))))
+            headers.append((b"retry-after", b"%d" % max(1, ceil(answer.error.retry_after))))
         if ask.origin is not None:
             headers += self.table.origins.headers(ask.origin)
         return headers
@@ -294,5 +298,5 @@ class RpcEdge:
     async def _refuse(self, send: Send, ask: Ask, error: CallerError) -> None:
         headers = [JSON, *self.table.origins.headers(ask.origin), (b"connection", b"close")]
         if error.retry_after is not None:
-            headers[-1] = (b"retry-after", b"%d" % max(1, round(error.retry_after)))
+            headers[-1] = (b"retry-after", b"%d" % max(1, ceil(error.retry_after)))
         await self._send(send, error.http_status, headers, encode_error(None, error))

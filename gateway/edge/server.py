@@ -146,6 +146,11 @@ class EdgeProtocol(HttpToolsProtocol):
                 return int(value)
         return self.limits.body
 
+    @property
+    def left(self) -> bool:
+        """The caller has closed its side: it may read an answer yet, but mostly it has given up."""
+        return self.lost or self._no_more
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._wait_for_more()

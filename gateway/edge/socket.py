@@ -2,10 +2,9 @@
 
 Always true: a message reaches the handler whole, within its limit, and as valid UTF-8 if it came as
 text; a caller that reads too slowly is told 1013 and dropped before more than its queue waits for it,
-and harms nobody else; a silent caller is pinged and then given up; nothing is read from a caller who
-has too much of its own under way.
-The frames themselves are the library's (RFC 6455, sans-I/O); only whole unmasked frames of events are
-made here, because one frame may go to ten thousand sockets.
+beside one answer that it asked for, and harms nobody else; a silent caller is pinged and then given up,
+and so is one that takes nothing; no message is handed over while too much of the caller's own is under way.
+The frames themselves are the library's (RFC 6455, sans-I/O), those apart that are ours (frames).
 Does not belong here: JSON, routes, what a message means (stream).
 """
 
@@ -15,6 +14,7 @@ import asyncio
 import codecs
 import logging
 import socket
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from gateway.edge.frames import binary_frame_of, frame_of
 from gateway.limits import SocketLimits
 
 CLOSE_WITHIN = 2.0  # seconds a caller has to answer a close
@@ -31,6 +32,7 @@ READ_STEP = 4  # a caller is read again once its calls under way have fallen by 
 KERNEL_BUFFER = 131_072  # bytes asked of the kernel for what is sent; it takes twice that
 NEVER = float("inf")
 
+STOPPING = "the gateway is stopping"
 GOING_AWAY, BAD_TEXT, POLICY, TOO_BIG, INTERNAL, RESTART, TRY_LATER = 1001, 1007, 1008, 1009, 1011, 1012, 1013
 
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
@@ -76,11 +78,15 @@ class _Frames(ServerProtocol):
 
 
 class CallerSocket(asyncio.Protocol):
-    """One WebSocket.  `under_way` counts the caller's own calls; its handler moves it."""
+    """One WebSocket.  `under_way` counts the caller's own calls; its handler moves it.
+
+    `text`: the message at hand came as text.
+    """
 
     __slots__ = (
-        "_decoder", "_drained", "_forget", "_handler", "_keeper", "_limits", "_message", "_paused",
-        "_pinged", "_protocol", "_reading", "_text", "_under_way", "closing", "deadline_at", "lost", "transport",
+        "_answer", "_decoder", "_drained", "_forget", "_handler", "_keeper", "_leaving", "_limits", "_message",
+        "_paused", "_pinged", "_protocol", "_reading", "_taken", "_text", "_under_way", "_waiting", "_written",
+        "closing", "deadline_at", "lost", "text", "transport",
     )  # fmt: skip
 
     refused = False  # what the listener asks of every connection
@@ -104,10 +110,16 @@ class CallerSocket(asyncio.Protocol):
             logger=_silent,
         )
         self._message = bytearray()
+        self._waiting: deque[tuple[bool, bytes]] = deque()  # messages that came while too much was under way
         self._text = False
+        self.text = False
         self._decoder: codecs.IncrementalDecoder | None = None
         self._paused = False
+        self._answer = 0  # bytes of the answer among what waits to be read: no fault of the caller's
+        self._written = 0
+        self._taken = -1  # bytes that had left us at the last look, if more waited
         self._reading = True
+        self._leaving = False
         self._pinged = False
         self._drained: asyncio.Future[None] | None = None
         self._under_way = 0
@@ -144,13 +156,19 @@ class CallerSocket(asyncio.Protocol):
         protocol.receive_data(data)
         if protocol.state is State.OPEN:
             self._flush()  # a pong does not wait for what a message behind its ping brings about
+        elif self.closing:
+            protocol.data_to_send()  # pongs that nobody needs any more
         for frame in protocol.events_received():
             opcode = frame.opcode  # type: ignore[union-attr]
             if opcode in _DATA and not self._frame(opcode, frame.data, frame.fin):  # type: ignore[union-attr]
                 break
         self._flush()
-        if protocol.close_expected() and not self.closing:
+        if self.closing:
+            return
+        if protocol.close_expected():
             self._part(CLOSE_WITHIN)
+        elif self._paused:
+            self._keeps_up()  # with the pongs to its pings, too
 
     def eof_received(self) -> bool:
         if not self.lost and not self._protocol.reader.eof:
@@ -161,6 +179,7 @@ class CallerSocket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self.deadline_at = NEVER
+        self._waiting.clear()
         self._wake()
         self._forget(self)
         self._handler.closed()
@@ -196,27 +215,38 @@ class CallerSocket(asyncio.Protocol):
                 return True
             message = bytes(self._message)
             self._message.clear()
-        if not self.closing:
+        if not self._reading:
+            self._waiting.append((self._text, message))  # read together with what is under way: bounded by that
+        elif not self.closing:
+            self.text = self._text
             self._handler.message(message)
         return True
 
+    def _catch_up(self) -> None:
+        """Hand over what waits, as much as may be under way."""
+        while self._waiting and self._under_way < self._limits.in_flight and not (self.closing or self._leaving):
+            self.text, message = self._waiting.popleft()
+            self._handler.message(message)
+
     @property
     def under_way(self) -> int:
-        """The caller's own calls that have no answer yet; while there are too many, it is not read."""
+        """The caller's own calls that have no answer yet; while there are too many, no more are taken."""
         return self._under_way
 
     @under_way.setter
     def under_way(self, count: int) -> None:
-        self._under_way = count
+        falls, self._under_way = count < self._under_way, count
         if self.lost or self.transport.is_closing():
             return
         if self._reading and count >= self._limits.in_flight:
             self._reading = False
             self.transport.pause_reading()
-        elif not self._reading and count <= self._limits.in_flight - READ_STEP:
-            self._reading = True
-            self.transport.resume_reading()
-            self._listen_on()
+        elif falls and not self._reading and count <= self._limits.in_flight - READ_STEP and not self._leaving:
+            self._catch_up()
+            if not self._waiting and self._under_way < self._limits.in_flight:
+                self._reading = True
+                self.transport.resume_reading()
+                self._listen_on()
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -226,14 +256,29 @@ class CallerSocket(asyncio.Protocol):
         return not self._protocol.extensions
 
     def send(self, text: bytes) -> None:
-        """Send one message; a socket that is closing takes none."""
+        """Send what the caller asked for; a socket that is closing takes nothing.
+
+        Behind `drain` its size is not held against the caller, and it is the only one that waits to be read.
+        """
+        self._allow(text)
+        self._send_text(text)
+
+    def _allow(self, answer: bytes) -> None:
+        if not self._paused:
+            self._answer = len(answer)
+
+    def _send_text(self, text: bytes) -> None:
         if self.closing or self.lost:
             return
         if self._protocol.extensions:
             self._protocol.send_text(text)
             self._flush()
         else:
-            self.transport.write(frame_of(text))
+            self._write(frame_of(text))
+
+    def _write(self, data: bytes) -> None:
+        self._written += len(data)
+        self.transport.write(data)
 
     def relay(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
         """Send what came from elsewhere; returns what to wait for before the next, if the caller reads slowly."""
@@ -243,35 +288,35 @@ class CallerSocket(asyncio.Protocol):
             self.send_binary(message)
         return self.drain() if self._paused else None
 
-    def relayed(self) -> None:
-        """One of the caller's messages has gone on."""
-        if self._under_way:
-            self.under_way -= 1
+    def relayed(self, places: int) -> None:
+        """One of the caller's messages has gone on, which counted as so many."""
+        self.under_way = max(0, self._under_way - places)
 
     def send_binary(self, data: bytes) -> None:
-        """Send one binary message."""
+        """Send one binary message, as `send` does."""
         if self.closing or self.lost:
             return
+        self._allow(data)
         if self._protocol.extensions:
             self._protocol.send_binary(data)
             self._flush()
         else:
-            self.transport.write(binary_frame_of(data))
+            self._write(binary_frame_of(data))
 
     def push(self, frame: bytes) -> bool:
         """Send a frame that may be shared.  False when the caller was too slow, and is dropped for it."""
         if self.closing or self.lost:
             return False
-        self.transport.write(frame)
+        self._write(frame)
         return not self._paused or self._keeps_up()
 
     def push_text(self, text: bytes) -> bool:
         """The same for one socket's own message."""
-        self.send(text)
+        self._send_text(text)
         return not self._paused or self._keeps_up()
 
     def _keeps_up(self) -> bool:
-        if self.transport.get_write_buffer_size() <= self._limits.queue:
+        if self.transport.get_write_buffer_size() <= self._limits.queue + self._answer:
             return True
         self._handler.dropped()
         self.close(TRY_LATER, "too slow: events were waiting for this socket to be read")
@@ -292,14 +337,9 @@ class CallerSocket(asyncio.Protocol):
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():
             if data and not self.lost:
-                self.transport.write(data)
+                self._write(data)
 
     # --- endings ----------------------------------------------------------------------------------
-
-    @property
-    def text(self) -> bool:
-        """The message at hand came as text."""
-        return self._text
 
     def close(self, code: int, reason: str) -> None:
         """Say goodbye and wait a moment for the caller's; what was sent before is still delivered."""
@@ -324,8 +364,11 @@ class CallerSocket(asyncio.Protocol):
         self.deadline_at = self._keeper.loop.time() + self._limits.ping_every
 
     def expire(self, now: float) -> None:
-        """The deadline has passed: ping a silent caller; give up one that stayed silent."""
-        if self.closing or self._pinged:
+        """The deadline has passed: ping a silent caller; give up one that stayed silent or takes nothing."""
+        taken = self._written - self.transport.get_write_buffer_size() if self._paused else -1
+        stuck = self._paused and taken == self._taken
+        self._taken = taken
+        if self.closing or self._pinged or stuck:
             self.abort()
         elif not self._reading:
             self.deadline_at = now + self._limits.ping_every  # it may have spoken; we are the ones who do not listen
@@ -336,25 +379,14 @@ class CallerSocket(asyncio.Protocol):
             self.deadline_at = now + self._limits.pong_within
 
     def wind_down(self) -> None:
-        """The gateway stops: callers reconnect elsewhere (1001 tells them to)."""
+        """The gateway stops: what is under way is answered, and no more; callers reconnect elsewhere (1001)."""
+        self._leaving = True
         if not self._under_way:
-            self.close(GOING_AWAY, "the gateway is stopping")
+            self.close(GOING_AWAY, STOPPING)
+        elif self._reading and not self.transport.is_closing():
+            self._reading = False
+            self.transport.pause_reading()
 
     def abort(self) -> None:
         """Cut it off."""
         self.transport.abort()
-
-
-def frame_of(text: bytes) -> bytes:
-    """A whole text frame from a server: final, unmasked (RFC 6455 section 5.2)."""
-    size = len(text)
-    if size < 126:
-        return b"\x81" + bytes((size,)) + text
-    if size < 65536:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + text
-    return b"\x81\x7f" + size.to_bytes(8, "big") + text
-
-
-def binary_frame_of(data: bytes) -> bytes:
-    """The same of binary data."""
-    return b"\x82" + frame_of(data)[1:]

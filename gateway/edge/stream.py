@@ -16,12 +16,12 @@ from typing import Any
 
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import Request, decode, encode_batch, encode_error
-from gateway.dialect.notifications import encode_notice, encode_notification
 from gateway.edge.access import Caller
-from gateway.edge.calls import Asked, Calls, RpcRoute
+from gateway.edge.calls import Asked, Calls, RpcRoute, never
 from gateway.edge.observer import Observer
 from gateway.edge.rpc import Ask, Table
-from gateway.edge.socket import GOING_AWAY, INTERNAL, POLICY, TRY_LATER, CallerSocket, frame_of
+from gateway.edge.socket import INTERNAL, POLICY, TRY_LATER, CallerSocket
+from gateway.edge.subscriber import Subscriber
 from gateway.errors import (
     AnswerTooLarge,
     AttemptError,
@@ -34,11 +34,11 @@ from gateway.errors import (
 from gateway.events import Subscription
 from gateway.limits import SocketLimits
 from gateway.upstream.answers import Answer
-from gateway.upstream.feed import Event, Feed, Missed
+from gateway.upstream.feed import Feed
 from gateway.upstream.feeds import Feeds
 from gateway.upstream.line import Refused
 
-HELD_AT_MOST = 10_000  # events that wait for the answer which tells their subscription's id
+ALWAYS_TOLD = 1000  # bytes of an answer that is told however large the others of its batch are
 IDS_REMEMBERED = 1024  # shared ids that a socket had; with more, it is given none of these any more
 KEEP_ALIVE = "net_version"  # what a common client asks every half minute to keep its socket open
 _NO_ID = b"null"
@@ -80,7 +80,7 @@ class Streams:
         caller.require(target.route.name, 0, self.clock())
         if len(self.sessions) >= self.limits.sockets:
             raise TooManyConnections("too many WebSockets are open")
-        return Session(self, scope["path"], caller, key, ask.traceparent)
+        return Session(self, scope["path"], caller, key, ask.wished(never, scope["client"]))
 
     def reloaded(self) -> None:
         """The table was replaced: sockets whose key is gone, or may not use their route any more, are closed."""
@@ -95,89 +95,40 @@ class Streams:
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
-class Subscriber:
-    """One caller's subscription, as its feed sees it."""
-
-    __slots__ = ("_held", "feed", "id", "is_over", "session")
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.feed: Feed | None = None
-        self.id = b""  # the raw JSON that the caller was told
-        self.is_over = False
-        self._held: list[Event | Missed] | None = []  # until the caller has been told the id
-
-    def told(self, event: Event) -> None:
-        """An event of its feed."""
-        socket = self.session.socket
-        if self._held is not None:
-            self._hold(event)
-        elif socket is None:
-            return
-        elif not socket.plain:
-            socket.push_text(encode_notification(event.method, self.id, event.result))
-        else:
-            frame = event.frames.get(self.id)
-            if frame is None:
-                frame = frame_of(encode_notification(event.method, self.id, event.result))
-                if self.feed is not None and self.id == self.feed.id:  # most callers' id: made once, sent to all
-                    event.frames[self.id] = frame
-            socket.push(frame)
-
-    def missed(self, missed: Missed) -> None:
-        """Events are lost for good: the caller is told."""
-        if self._held is not None:
-            self._hold(missed)
-        elif self.session.socket is not None:
-            self.session.socket.push_text(encode_notice(self.id, missed.reason, missed.low, missed.high))
-
-    def over(self) -> None:
-        """The feed has told all that it ever will."""
-        self.is_over = True
-        self.session.subscribers.pop(self.id, None)
-
-    def closed(self) -> None:
-        """The feed is gone: the route is another one now, or was taken out of the configuration."""
-        if self.session.socket is not None:
-            self.session.socket.close(GOING_AWAY, "the subscription has ended with its route; connect again")
-
-    def release(self) -> None:
-        """The caller has been told the id: what has come since follows."""
-        held, self._held = self._held or [], None
-        for item in held:
-            if isinstance(item, Event):
-                self.told(item)
-            else:
-                self.missed(item)
-
-    def _hold(self, item: Event | Missed) -> None:
-        assert self._held is not None
-        if len(self._held) < HELD_AT_MOST:
-            self._held.append(item)
-        elif self.session.socket is not None:
-            self.session.socket.close(TRY_LATER, "too slow: the answer to the subscription could not be sent")
-
-
 class Session:
     """One socket's calls and subscriptions (see `edge.socket.Handler`)."""
 
-    __slots__ = ("_asked", "_caller", "_ids", "_joining", "_key", "_path", "_streams", "socket", "subscribers")
+    __slots__ = (
+        "_asked", "_assembling", "_caller", "_ids", "_joining", "_key", "_path", "_streams", "held", "socket",
+        "subscribers",
+    )  # fmt: skip
 
-    def __init__(
-        self, streams: Streams, path: str, caller: Caller, key: bytes | None, traceparent: bytes | None
-    ) -> None:
+    def __init__(self, streams: Streams, path: str, caller: Caller, key: bytes | None, asked: Asked) -> None:
         self._streams = streams
         self._path = path
         self._caller = caller
         self._key = key
-        self._asked = Asked(None, traceparent, self._gone)
+        self._asked = asked
+        asked.gone = self._gone
         self.socket: CallerSocket | None = None
         self.subscribers: dict[bytes, Subscriber] = {}
+        self._assembling = asyncio.Lock()
+        self.held = 0  # bytes of events whose subscription's id the caller has not been told yet
         self._ids: set[bytes] = set()  # the feeds' own ids that this socket was ever told
         self._joining = 0
 
     def _gone(self) -> bool:
         return self.socket is None
+
+    def ended(self, subscriber: Subscriber) -> None:
+        self.subscribers.pop(subscriber.id, None)
+
+    def hold(self, size: int) -> None:
+        """Events wait for the answer that tells their subscription's id: they count like those that were sent."""
+        self.held += size
+        if self.held > self._streams.limits.queue and self.socket is not None:
+            self.dropped()
+            self.socket.close(TRY_LATER, "too slow: the answer to a subscription could not be sent")
 
     def identify_again(self) -> None:
         """Keys have changed, perhaps this one."""
@@ -225,7 +176,7 @@ class Session:
             streams.observer.refused(error.reason)
             socket.send(encode_error(None, error))
             return
-        socket.under_way += 1
+        socket.under_way += items
         task = asyncio.ensure_future(self._respond(target, decoded))
         streams.tasks.add(task)
         task.add_done_callback(streams.tasks.discard)
@@ -236,15 +187,11 @@ class Session:
         fresh: list[Subscriber] = []
         try:
             if isinstance(decoded, list):
-                texts = await asyncio.gather(*(self._item(target, item, fresh) for item in decoded))
-                wanted = [text for text in texts if text is not None]
-                text = encode_batch(wanted) if wanted else None
+                answers = await asyncio.gather(*(self._item(target, item, fresh) for item in decoded))
+                await self._tell([answer for answer in answers if answer is not None], batch=True)
             else:
-                text = await self._one(target, decoded, fresh)
-            socket = self.socket
-            if socket is not None and text is not None:
-                await socket.drain()
-                socket.send(text)
+                answer = await self._one(target, decoded, fresh)
+                await self._tell([(answer, decoded.id)] if decoded.id is not None else [], batch=False)
             for subscriber in fresh:
                 subscriber.release()
         except Exception as error:
@@ -253,50 +200,83 @@ class Session:
                 self.socket.close(INTERNAL, "internal error")
         finally:
             if self.socket is not None:
-                self.socket.under_way -= 1
+                self.socket.under_way -= len(decoded) if isinstance(decoded, list) else 1
 
-    async def _item(self, target: RpcRoute, item: Request | GatewayError, fresh: list[Subscriber]) -> bytes | None:
+    async def _item(
+        self, target: RpcRoute, item: Request | GatewayError, fresh: list[Subscriber]
+    ) -> tuple[Answer, bytes] | None:
+        """An item of a batch; None for a notification."""
         if isinstance(item, GatewayError):
-            return Answer(attempts=0, error=item).encode(_NO_ID)
-        return await self._one(target, item, fresh)
+            return Answer(attempts=0, error=item), _NO_ID
+        answer = await self._one(target, item, fresh)
+        return (answer, item.id) if item.id is not None else None
 
-    async def _one(self, target: RpcRoute, request: Request, fresh: list[Subscriber]) -> bytes | None:
-        """One request's answer as text; None for a notification, which gets none."""
+    async def _one(self, target: RpcRoute, request: Request, fresh: list[Subscriber]) -> Answer:
+        """One request's answer.  That of a notification, which gets none, is not to be read."""
         route, method = target.route, request.method
         subscription = route.dialect.subscription(method, request.params)
         if subscription is not None:
-            answer = await self._subscribe(target, request, subscription, fresh)
-        elif route.dialect.ends_subscription(method):
-            answer = self._unsubscribe(target, request)
-        elif method == KEEP_ALIVE and route.name in self._streams.network_versions:
-            answer = Answer(attempts=0, result=self._streams.network_versions[route.name])
-        else:
-            answer = await self._streams.calls.answer(target, request, self._asked, self._caller)
-            if method == KEEP_ALIVE and answer.result is not None:
-                self._streams.network_versions[route.name] = answer.result
-        if answer.stream is not None:
-            return await self._whole(answer, request.id)
-        return answer.encode(request.id) if request.id is not None else None
+            return await self._subscribe(target, request, subscription, fresh)
+        if route.dialect.ends_subscription(method):
+            return self._unsubscribe(target, request)
+        if method == KEEP_ALIVE and route.name in self._streams.network_versions:
+            return Answer(attempts=0, result=self._streams.network_versions[route.name])
+        answer = await self._streams.calls.answer(target, request, self._asked, self._caller)
+        if method == KEEP_ALIVE and answer.result is not None and answer.result != b"null":
+            self._streams.network_versions[route.name] = answer.result
+        if answer.stream is not None and request.id is None:
+            answer.stream.close()
+        return answer
 
-    async def _whole(self, answer: Answer, caller_id: bytes | None) -> bytes | None:
-        """A streamed answer as one message: a socket has other things to say in between."""
-        stream = answer.stream
-        assert stream is not None
-        pieces, size = [], 0
+    async def _tell(self, answers: list[tuple[Answer, bytes]], *, batch: bool) -> None:
+        """Send the answers as one message.  Of those that come in pieces one message at a time is put together."""
+        if not answers:
+            return
+        if any(answer.stream is not None for answer, _ in answers):
+            async with self._assembling:
+                await self._send(answers, batch)
+        else:
+            await self._send(answers, batch)
+
+    async def _send(self, answers: list[tuple[Answer, bytes]], batch: bool) -> None:
+        left = self._streams.limits.answer
+        texts = []
         try:
-            if caller_id is None:
-                return None
-            async for piece in stream:
-                pieces.append(piece)
-                size += len(piece)
-                if size > self._streams.limits.answer:
-                    words = f"the answer is larger than {self._streams.limits.answer} bytes; ask for it over HTTP"
-                    return encode_error(caller_id, AnswerTooLarge(words))
-        except AttemptError as error:
-            return encode_error(caller_id, error)
+            for answer, caller_id in answers:
+                text = await self._text(answer, caller_id, left)
+                left -= len(text)
+                texts.append(text)
         finally:
-            stream.close()
-        return b"".join(pieces)
+            for answer, _ in answers:
+                if answer.stream is not None:
+                    answer.stream.close()
+        socket = self.socket
+        if socket is not None:
+            await socket.drain()
+            socket.send(encode_batch(texts) if batch else texts[0])
+
+    async def _text(self, answer: Answer, caller_id: bytes, left: int) -> bytes:
+        """One answer; a streamed one in one piece, as a socket has other things to say in between.
+
+        One that does not fit into what is `left` is an error, apart from the smallest: a subscription is told.
+        """
+        pieces, size = [], 0
+        if answer.stream is None:
+            pieces.append(answer.encode(caller_id))
+            size = len(pieces[0])
+        else:
+            try:
+                async for piece in answer.stream:
+                    pieces.append(piece)
+                    size += len(piece)
+                    if size > left or self.socket is None:
+                        break
+            except AttemptError as error:
+                return encode_error(caller_id, error)
+        if size <= max(left, ALWAYS_TOLD):
+            return b"".join(pieces)
+        words = f"answers of more than {self._streams.limits.answer} bytes are not sent in one message; ask over HTTP"
+        return encode_error(caller_id, AnswerTooLarge(words))
 
     # --- subscriptions ----------------------------------------------------------------------------
 
@@ -337,6 +317,11 @@ class Session:
         return answer
 
     def _unsubscribe(self, target: RpcRoute, request: Request) -> Answer:
+        try:
+            target.methods.require(target.route.dialect.call(request.method, request.params, request.id).method)
+        except CallerError as error:
+            self._streams.observer.refused(error.reason)
+            return Answer(attempts=0, error=error)
         named = target.route.dialect.subscription_id(request.params)
         subscriber = self.subscribers.pop(named, None) if named is not None else None
         if subscriber is not None and subscriber.feed is not None:

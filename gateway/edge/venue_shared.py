@@ -13,7 +13,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from gateway.dialect.venue_messages import Wanted
-from gateway.edge.socket import POLICY, RESTART, TRY_LATER, CallerSocket, frame_of
+from gateway.edge.frames import frame_of
+from gateway.edge.socket import POLICY, RESTART, TRY_LATER, CallerSocket
 from gateway.upstream.topic import Message
 from gateway.upstream.venue_streams import PassThrough, VenueStreams
 from gateway.upstream.venue_topics import SharedStreams
@@ -31,7 +32,6 @@ class SharedSession:
         target: str,
         headers: Sequence[tuple[str, str]],
         most_topics: int,
-        most_waiting: int,
         start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         gone: Callable[[SharedSession], None],
         too_slow: Callable[[], None],
@@ -42,7 +42,6 @@ class SharedSession:
         self._target = target
         self._headers = headers
         self._most_topics = most_topics
-        self._most_waiting = most_waiting
         self._start = start
         self._gone = gone
         self._too_slow = too_slow
@@ -177,10 +176,9 @@ class SharedSession:
     def _pass_on(self, message: str | bytes, socket: CallerSocket) -> None:
         """What we do not understand is between the caller and the exchange."""
         if self._own is None:
-            self._own = PassThrough(self._streams, self._most_waiting)
+            self._own = PassThrough(self._streams)
             self._task = self._start(self._carry(self._own, socket))
-        self._own.put(message)
-        socket.under_way += 1
+        socket.under_way += self._own.put(message)
 
     async def _carry(self, own: PassThrough, socket: CallerSocket) -> None:
         code, reason = await own.run(self._base, self._headers, "", socket.relay, socket.relayed)

@@ -2,7 +2,8 @@
 
 Always true: host, key and origin are checked as for any request; messages pass unchanged and in order, text as text
 and binary as binary; a caller that does not read holds back its own stream and nobody else's; when the exchange's
-side is lost the caller's is closed with 1012, so that its library connects again and starts anew.
+side is lost the caller's is closed with 1012, so that its library connects again and starts anew; a reload ends the
+sockets of a key or a route that it takes away.
 Does not belong here: frames (socket), hosts of streams (upstream/venue_streams).
 """
 
@@ -10,20 +11,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.clock import Clock
 from gateway.edge.observer import Observer
-from gateway.edge.rest import HOP_BY_HOP, OURS, Wish, admit, from_browser
+from gateway.edge.rest import HOP_BY_HOP, OURS, Wish, admit, from_browser, key_of
 from gateway.edge.rpc import Table
-from gateway.edge.socket import GOING_AWAY, INTERNAL, CallerSocket
+from gateway.edge.socket import GOING_AWAY, INTERNAL, POLICY, CallerSocket
 from gateway.edge.venue_shared import SharedSession
 from gateway.edge.venues import Located
-from gateway.errors import TooManyConnections, UnknownRoute
+from gateway.errors import BadHttp, CallerError, TooManyConnections, UnknownRoute
 from gateway.limits import SocketLimits
-from gateway.upstream.venue_streams import PassThrough
+from gateway.upstream.venue_streams import PassThrough, VenueStreams
 
 TOPICS_OF_A_SOCKET = 1024  # at least; as many as Binance allows
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a session was let in for: the key it showed, the route, and that route's streams as they were."""
+
+    key: bytes | None
+    route: str
+    streams: VenueStreams
 
 
 class VenueSockets:
@@ -42,7 +53,7 @@ class VenueSockets:
         self.clock = clock
         self.limits = limits
         self.report = report
-        self.sessions: set[VenueSession | SharedSession] = set()
+        self.sessions: dict[VenueSession | SharedSession, Admission] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def locate(self, scope: dict[str, Any]) -> Located | None:
@@ -65,23 +76,48 @@ class VenueSockets:
             raise UnknownRoute("this exchange has no streams at that path")
         if len(self.sessions) >= self.limits.sockets:
             raise TooManyConnections("too many WebSockets are open")
+        if b"#" in located.target:
+            raise BadHttp("the URL of a WebSocket has no fragment (RFC 6455 section 3)")
         headers = passed_on(scope, wish.connection)
+        admission = Admission(key_of(located, wish), route.name, route.streams)
         shared = route.shares(target, authority_of(located))
+        session: VenueSession | SharedSession
         if shared is None:
-            return VenueSession(self, located, headers)
+            session = VenueSession(self, located, headers)
+            self.sessions[session] = admission
+            return session
         session = SharedSession(
             shared,
             route.streams,
             target,
             headers,
             max(self.limits.subscriptions, TOPICS_OF_A_SOCKET),
-            self.limits.message,
             self.start,
-            self.sessions.discard,
+            self.left,
             lambda: self.observer.rejected("slow_consumer"),
         )
-        self.sessions.add(session)
+        self.sessions[session] = admission
         return session
+
+    def left(self, session: VenueSession | SharedSession) -> None:
+        """Its socket is gone."""
+        self.sessions.pop(session, None)
+
+    def reloaded(self) -> None:
+        """The table was replaced: sockets whose key or route is gone, or is another one now, are closed."""
+        table, now = self.table(), self.clock()
+        for session, admission in tuple(self.sessions.items()):
+            if session.socket is None:
+                continue
+            target = table.venues.named(admission.route)
+            if target is None or target.route.streams is not admission.streams:
+                session.socket.close(GOING_AWAY, "the route has changed; connect again")
+                continue
+            try:
+                table.callers.identify(admission.key).require(admission.route, 0, now)
+            except CallerError as error:
+                self.observer.refused(error.reason)
+                session.socket.close(POLICY, error.reason)
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
@@ -109,25 +145,23 @@ class VenueSession:
 
     def opened(self, socket: CallerSocket) -> None:
         self.socket = socket
-        self._sockets.sessions.add(self)
         streams = self._located.venue.route.streams
         assert streams is not None
-        self._through = PassThrough(streams, self._sockets.limits.message)
+        self._through = PassThrough(streams)
         self._task = self._sockets.start(self._pass(self._through, socket))
 
     def message(self, text: bytes) -> None:
         socket, through = self.socket, self._through
         if socket is None or through is None:
             return
-        through.put(text.decode() if socket.text else text)
-        socket.under_way += 1
+        socket.under_way += through.put(text.decode() if socket.text else text)
 
     def dropped(self) -> None:
         self._sockets.observer.rejected("slow_consumer")
 
     def closed(self) -> None:
         self.socket = None
-        self._sockets.sessions.discard(self)
+        self._sockets.left(self)
         if self._task is not None:
             self._task.cancel()
 

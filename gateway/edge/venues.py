@@ -76,18 +76,22 @@ class Venues:
     def __bool__(self) -> bool:
         return bool(self._by_name)
 
+    def named(self, name: str) -> VenueTarget | None:
+        """The venue of a route's name or alias."""
+        return self._by_name.get(name.encode())
+
     def locate(self, target: bytes, host: bytes) -> Located | None:
         """The venue of a request's target and Host; None: it is for no venue.  Raises CallerError."""
-        if self._by_host:
-            found = self._by_host.get(host.partition(b":")[0].lower())
-            if found is not None:
-                return Located(found, target)
         key, rest, prefix = None, target, b""
         if target.startswith(KEY):
             word, slash, rest = target[len(KEY) :].partition(b"/")
             if not slash:
                 return None
             key, rest, prefix = unquote_to_bytes(word), slash + rest, KEY + word
+        if self._by_host:
+            found = self._by_host.get(host.partition(b":")[0].lower())
+            if found is not None:
+                return Located(found, rest, key, prefix)
         if rest.startswith(VIA):
             return self._via(rest[len(VIA) :], key, prefix + VIA)
         end = rest.find(b"/", 1)

@@ -5,9 +5,10 @@ time; a transaction that was let in is never shed; the queue never holds more th
 it is full, the least important give way, and among them the caller with the most waiting.
 Order of importance: heavy reads go first, then reads of anonymous callers, of known callers, nonces and
 prices, other calls; transactions never.  Audits and hedges do not queue at all.
-Inside a class callers take turns, so one that floods waits behind the others; of one caller's reads the
-newest is served first, because under overload the oldest are those whose callers have given up or are
-about to (adaptive LIFO, Facebook 2015); transactions go in the order in which they came.
+Inside a class callers take turns (those without a key by their address), so one that floods waits behind
+the others; of one caller's reads the newest is served first, because under overload the oldest are those
+whose callers have given up or are about to (adaptive LIFO, Facebook 2015); transactions go in the order in
+which they came.
 Does not belong here: slots (fleet), and how waiting is done (upstream/waiting).
 """
 
@@ -24,6 +25,7 @@ from gateway.bounds import require_bounds, setting
 from gateway.model import Family, RequestClass
 
 HEAVY, ANONYMOUS, KNOWN, HIGHEST, OTHER, NEVER_SHED = range(6)
+ADDRESS = "@"  # no key's name begins so
 RETRY_AT_LEAST, RETRY_AT_MOST = 1.0, 30.0  # seconds
 MEASURED_OVER = 2.0  # seconds over which the rate of service is measured
 
@@ -43,17 +45,30 @@ class AdmissionSettings:
 
     queue: int = setting(1000, "calls of a route that may wait while all its endpoints are busy", low=0, high=100_000)
     wait_at_most: float = setting(
-        1.0, "longest time that a call waits; what is served later is seldom wanted", unit="s", low=0.01, high=60
+        1.0,
+        "longest time that a call waits; what is served later is seldom wanted; transactions wait until their deadline",
+        unit="s",
+        low=0.01,
+        high=60,
     )
 
     def __post_init__(self) -> None:
         require_bounds(self)
 
+    def until(self, request_class: RequestClass, now: float, deadline_at: float) -> float:
+        """The instant until which a call waits.  One that is never sent away has all the time that it was given."""
+        if _RANKS.get(request_class, OTHER) == NEVER_SHED:
+            return deadline_at
+        return min(deadline_at, now + self.wait_at_most)
+
 
 def rank_of(request_class: RequestClass, caller: str) -> int:
-    """How important a call is, HEAVY to NEVER_SHED.  `caller` is empty for anonymous ones."""
+    """How important a call is, HEAVY to NEVER_SHED.
+
+    `caller` is the name of a key; of anonymous ones, `ADDRESS` and where they come from, or nothing.
+    """
     rank = _RANKS.get(request_class, OTHER)
-    return ANONYMOUS if rank == KNOWN and not caller else rank
+    return ANONYMOUS if rank == KNOWN and caller[:1] in ("", ADDRESS) else rank
 
 
 @dataclass(slots=True, eq=False)

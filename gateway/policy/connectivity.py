@@ -12,6 +12,9 @@ Who answers after a cut tells which it was.  One that could not be reached itsel
 the fault with the others, and acquits them; one that never failed is the contrast that convicts them.
 A gateway with a single provider has no contrast: its failures count at once, and no local fault is
 ever declared.
+While only some have been asked, silence is a suspicion: two hosts of one exchange that cut every connection
+look like a cut cable to whoever asks nobody else.  So everybody is asked while it lasts, and nothing is said
+aloud before they had time to answer.
 Does not belong here: how an attempt failed (upstream), and what follows from a verdict.
 """
 
@@ -23,6 +26,7 @@ FAILURES_AT_LEAST = 3  # before our own network is suspected: fewer are chance
 PROVIDERS_AT_LEAST = 2
 DEAD_AFTER = 3  # counted failures without an answer: it is dead, whatever happens to our network later
 RECENT = 10.0  # seconds; providers not tried for longer say nothing of now
+CERTAIN_AFTER = 1.5  # seconds of silence until it is said aloud: time for those whom nobody has asked to answer
 DEFERRED_AT_MOST = 256  # failures kept per provider; a breaker needs far fewer to open
 
 
@@ -129,11 +133,20 @@ class Connectivity:
             streak.deferred.clear()
         return counted
 
+    @property
+    def suspected(self) -> bool:
+        """Nobody of those who were asked answers.  Time to ask the others, whatever their turn."""
+        return self._cut_since is not None
+
     def local_fault_since(self, now: float) -> float | None:
         """The instant since when nobody at all has been reached; None: somebody was, or it is too early to tell."""
         if self._cut_since is None or all(now - streak.last_at > RECENT for streak in self._streaks.values()):
             return None
-        return self._cut_since
+        return self._cut_since if now - self._cut_since >= CERTAIN_AFTER else None
+
+    def tried(self, now: float) -> int:
+        """Providers that were tried of late, and not reached."""
+        return sum(now - streak.last_at <= RECENT for streak in self._streaks.values())
 
     def _settle(self) -> None:
         self._streaks.clear()

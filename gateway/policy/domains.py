@@ -58,7 +58,7 @@ class Condition(enum.Enum):
     UNKNOWN = "unknown"  # not reached yet, drained, or of another chain
     WELL = "well"
     FAILING = "failing"  # its last call failed; its breaker is still closed
-    DOWN = "down"  # a breaker of it is open
+    DOWN = "down"  # a breaker of it is open, or it is stuck far behind, or on another branch
 
 
 _UP = (Condition.WELL, Condition.FAILING)

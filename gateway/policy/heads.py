@@ -27,12 +27,13 @@ from itertools import combinations
 from math import ceil, inf
 
 from gateway.bounds import require_bounds, setting
-from gateway.model import HeadReport
+from gateway.model import HeadReport, Rhythm
 from gateway.policy.block_time import BlockTime
 from gateway.policy.branches import Branches, Split
+from gateway.policy.halts import Pace, halted_since
 from gateway.policy.polling import first_wait, wait_between
 from gateway.policy.rises import Rises
-from gateway.policy.voices import Voice
+from gateway.policy.voices import Voice, reached
 
 PACE = 1.5  # how much faster than usual blocks may come and still be believed without a second voice
 LEAST_TOLERANCE = ceil(1.5)  # blocks: one that has just come, and half of one between two polls
@@ -98,18 +99,29 @@ class HeadBook:
     Owns no clock: `now` is monotonic seconds, `wall` seconds since 1970.  `reference` is the newest
     block believed in (-1: unknown), `reference_since` the instant at which it last rose;
     `reference_final` and `reference_safe` are the newest finalized and safe blocks that two voters
-    (or the only one) have reached.  `block_time` is in seconds, `tolerance` in blocks.
+    (or the only one) have reached.  `block_time` is in seconds, `tolerance` in blocks.  `split` is the
+    evidence that endpoints follow different branches (its `minority` is forked; when it is empty, a tie, nobody
+    is refused), None when they agree, and `split_since` the instant at which they began to differ at depth.
     """
 
     __slots__ = (
-        "_alone", "_base", "_base_at", "_below_since", "_branches", "_calm", "_created", "_forked", "_rises",
-        "_second", "_settings", "_settled", "_standings", "_time", "_unsettled_since", "_voices", "block_time",
-        "reference", "reference_final", "reference_safe", "reference_since", "tolerance",
+        "_alone", "_base", "_base_at", "_below_since", "_branches", "_calm", "_created", "_forked", "_rhythm",
+        "_rises", "_second", "_settings", "_settled", "_standings", "_time", "_unsettled_since", "_voices",
+        "block_time", "reference", "reference_final", "reference_safe", "reference_since", "split", "split_since",
+        "tolerance",
     )  # fmt: skip
 
-    def __init__(self, settings: HeadSettings, voters: Sequence[str], block_time: float | None, now: float) -> None:
+    def __init__(
+        self,
+        settings: HeadSettings,
+        voters: Sequence[str],
+        block_time: float | None,
+        now: float,
+        rhythm: Rhythm = Rhythm.SLOTS,
+    ) -> None:
         """`voters[i]` is whose voice position i is; `block_time` in seconds, None when the chain is not known."""
         self._settings = settings
+        self._rhythm = rhythm
         self._voices = [Voice(position, voter) for position, voter in enumerate(voters)]
         self._alone = len(set(voters)) == 1
         self._branches = Branches(settings.branch_depth, voters)
@@ -122,6 +134,8 @@ class HeadBook:
         self.reference_since = now
         self.reference_final = -1
         self.reference_safe = -1
+        self.split: Split | None = None
+        self.split_since = now
         self._rises = Rises()
         self._base = 0.0  # the height, and the instant, from which plausible progress is counted
         self._base_at = now
@@ -148,8 +162,7 @@ class HeadBook:
         age = None if wall is None or report.timestamp is None else wall - report.timestamp
         same = voice.live and number == voice.number and report.hash in ("", voice.block_hash)
         if same and self._calm and voice.heard_at >= self.reference_since:
-            voice.heard_at = now
-            voice.age = voice.age if age is None else age
+            voice.repeat(age, now)
             voice.settle_floor(self._memory, now)
             return False
         if voice.highest > self.reference + self.tolerance >= number:
@@ -172,7 +185,7 @@ class HeadBook:
         self._voices[position].final = number
         self._branches.sealed(position, number, block_hash)
         before = self.reference_final
-        self.reference_final = max(before, self._reached([voice.final for voice in self._voices]))
+        self.reference_final = max(before, reached((voice.voter, voice.final) for voice in self._heard()))
         return self._judge(now) or self.reference_final > before
 
     def safe(self, position: int, number: int, block_hash: str, now: float) -> bool:
@@ -181,7 +194,7 @@ class HeadBook:
             return False
         self._voices[position].safe = number
         before = self.reference_safe
-        self.reference_safe = max(before, self._reached([voice.safe for voice in self._voices]))
+        self.reference_safe = max(before, reached((voice.voter, voice.safe) for voice in self._heard()))
         learned = self._branches.saw(position, number, block_hash)
         return (learned and self._judge(now)) or self.reference_safe > before
 
@@ -195,7 +208,7 @@ class HeadBook:
 
     def asked(self, position: int, now: float) -> None:
         """A poll was sent.  Keeps one that gets no answer from being repeated at once."""
-        self._voices[position].asked_at = now
+        self._voices[position].ask(now)
 
     def expire(self, now: float) -> bool:
         """Take the vote from words that are too old, and follow votes that have stayed below the reference.
@@ -241,23 +254,14 @@ class HeadBook:
         return not self._settled or number <= self._line(now) + self.tolerance
 
     def halted_since(self, now: float) -> float | None:
-        """The instant of the last new block when the chain stands still; None when it moves or nobody says.
+        """The instant of the last new block when the chain stands still; None when it moves or nobody says."""
+        pace = Pace(self._rhythm, self.block_time, self._still, self._pace)
+        return halted_since(pace, self._believed(), self.reference_since, self._rises, now)
 
-        It stands still when no believable endpoint has risen for `halted_after` block times (and three
-        seconds), although one has spoken since, and lately.
-        """
-        believed = [
-            voice
-            for voice in self._voices
-            if voice.live and self._standings[voice.position] not in (Standing.IMPLAUSIBLE, Standing.FORKED)
-        ]
-        last = max([self.reference_since, *(voice.rose_at for voice in believed)])
-        span = self._still
-        if now - last < span:
-            return None
-        heard_within = max(span, 2.0 * self._pace)
-        spoken = any(voice.heard_at > last and now - voice.heard_at <= heard_within for voice in believed)
-        return last if spoken else None
+    @property
+    def tellers(self) -> int:
+        """Voters whose word on the newest block counts."""
+        return len({voice.voter for voice in self._believed()})
 
     def next_poll_after(self, position: int, now: float) -> float:
         """Seconds until it should be asked again; 0.0 when that is due.
@@ -270,27 +274,18 @@ class HeadBook:
         if last == -inf:
             return max(0.0, self._created + first_wait(position, self._settings.poll_every_at_least) - now)
         if voice.lost:
-            wait = self._settings.poll_every_at_most
+            wait = 0.0  # it may be asked again, so it is back: where is it?
         else:
             confirmed = voice.number >= self.reference
             wait = wait_between(position, self._pace, last - self.reference_since, confirmed)
         return max(0.0, last + max(wait, self._settings.poll_every_at_least) - now)
 
-    def split(self, now: float) -> Split | None:
-        """Evidence that endpoints follow different branches; None when they agree.
-
-        Its `minority` is forked; when it is empty (a tie) nobody is refused.
-        """
-        return self._branches.split([voice.position for voice in self._voices if voice.live])
-
     # --- judgement ------------------------------------------------------------------------------------
 
     def _judge(self, now: float) -> bool:
         """Find the reference and everybody's standing anew.  True when something changed."""
-        live = [voice for voice in self._voices if voice.live]
-        self._forked = self._branches.minority([voice.position for voice in live])
-        votes = [voice for voice in live if voice.position not in self._forked]
-        votes.sort(key=lambda voice: voice.number, reverse=True)
+        self._see_split([voice.position for voice in self._voices if voice.live], now)
+        votes = sorted(self._heard(), key=lambda voice: voice.number, reverse=True)
         before = self.reference
         self._calm = False
         for place, voice in enumerate(votes):
@@ -301,6 +296,12 @@ class HeadBook:
                 self._calm = place == 0 and self._settled and self._below_since == inf
                 break
         return self._rank(now) or self.reference != before
+
+    def _see_split(self, present: list[int], now: float) -> None:
+        self._forked = self._branches.minority(present)
+        before, self.split = self.split, self._branches.split(present)
+        if before is None and self.split is not None:
+            self.split_since = now
 
     def _rank(self, now: float) -> bool:
         """Find everybody's standing anew.  True when one changed."""
@@ -330,6 +331,10 @@ class HeadBook:
             return False  # two who agree, and move, outvote one
         in_future = voice.age is not None and voice.age < -FUTURE_AT_MOST
         return not in_future and self.plausible(voice.number, now)
+
+    def _believed(self) -> list[Voice]:
+        refused = (Standing.IMPLAUSIBLE, Standing.FORKED)
+        return [v for v in self._voices if v.live and self._standings[v.position] not in refused]
 
     def _unheard(self, voice: Voice, until: float) -> float:
         """Blocks that have come since its last word, beyond those between two polls: it was not asked."""
@@ -392,20 +397,14 @@ class HeadBook:
             return Standing.FORKED
         if voice.number > self.reference + self.tolerance:
             return Standing.IMPLAUSIBLE
-        silent = voice.asked_at > voice.heard_at and now - voice.asked_at > PATIENCE
+        silent = now - voice.unanswered_since > PATIENCE
         behind = (self.reference if silent else self._rises.newest_at(voice.heard_at)) - voice.number
         if behind <= self.tolerance:
             return Standing.CURRENT
         return Standing.LAGGING if behind <= self._settings.far_behind * self.tolerance else Standing.FAR_BEHIND
 
-    def _reached(self, heights: list[int]) -> int:
-        """The highest height that two voters have reached, or the only one who speaks at all; -1: none."""
-        best: dict[str, int] = {}
-        for voice, height in zip(self._voices, heights, strict=True):
-            if voice.live and voice.position not in self._forked:
-                best[voice.voter] = max(height, best.get(voice.voter, -1))
-        ranked = sorted(best.values(), reverse=True)
-        return ranked[min(1, len(ranked) - 1)] if ranked else -1
+    def _heard(self) -> list[Voice]:
+        return [voice for voice in self._voices if voice.live and voice.position not in self._forked]
 
     def _fresh(self, voice: Voice) -> bool:
         return voice.age is not None and -FUTURE_AT_MOST <= voice.age <= self._old

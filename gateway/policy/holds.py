@@ -53,13 +53,13 @@ class GrowingHold:
     def extend(self, now: float, chance: float, named: float | None = None, named_at_most: float = 0.0) -> float:
         """Hold from `now`; returns the instant it ends.  Never shortens a hold that is in force.
 
-        `named` is what the upstream itself asked for (Retry-After, seconds).  Otherwise the
+        `named` is what the upstream itself asked for (Retry-After, seconds); 0 names no time.  Otherwise the
         hold-off grows, with up to 20 % of chance added so that many holds do not end together.
         Results that were already out when the hold began do not make it grow.
         """
         held = now < self.until
-        if named is not None:
-            self.until = max(self.until, now + min(max(named, 0.0), named_at_most))
+        if named is not None and named > 0:
+            self.until = max(self.until, now + min(named, named_at_most))
         elif not held:
             length = min(self._at_most, self._first * 2.0 ** min(self.times, 30))
             self.until = now + length * (1.0 + 0.2 * chance)

@@ -22,7 +22,7 @@ from gateway.policy.retry import LastAttempt, RetrySettings, Verdict, may_go_els
 MIN_ATTEMPT_TIME = 0.005  # seconds; with less left, an attempt could only time out
 
 # An answer came, and somebody else may know better: no failure, so no retry budget pays for it.
-_DOUBTED = (ReplyKind.EMPTY, ReplyKind.BEHIND, ReplyKind.UNCOVERED, ReplyKind.MISSING_DATA)
+_DOUBTED = (ReplyKind.EMPTY, ReplyKind.ODD, ReplyKind.BEHIND, ReplyKind.UNCOVERED, ReplyKind.MISSING_DATA)
 _UNREADABLE = (Outcome.FAILURE, Outcome.SOFT_FAILURE)  # a reply that counts so says nothing certain of the call
 
 
@@ -74,11 +74,14 @@ class Launch:
 
     `paid`: it is a retry, and the route's retry budget pays for it.  A second opinion on an answer that
     may be empty by mistake is not: being right is worth one call.
+    `rouse`: a standby that sleeps may be asked.  Not for a second opinion on nothing: whoever polls for a
+    receipt would keep it awake.
     """
 
     used: tuple[int, ...]
     last_resort: bool
     paid: bool = field(default=True, compare=False, repr=False)
+    rouse: bool = field(default=True, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,7 @@ class Plan:
             return self._last_word(verdict, None)
         if elsewhere is Elsewhere.ONCE:
             self.once_used = True
-        return Launch(tuple(self.used), self.request_class.last_resort, paid)
+        return Launch(tuple(self.used), self.request_class.last_resort, paid, event.kind is not ReplyKind.EMPTY)
 
     def _after_look_up(self, found: bool | None, now: float, budget_left: bool) -> Command:
         self.looked_up = True

@@ -82,9 +82,9 @@ class ProviderBudget:
     """
 
     __slots__ = (
-        "_at", "_burst", "_calls", "_compute", "_in_use", "_learned_at", "_limited", "_offset", "_rate", "_rate_before",
-        "_refused", "_refused_at", "_sent", "_sent_at", "_settings", "_tokens", "_told_share", "_told_until", "_until",
-        "_windows", "learned", "reserve",
+        "_at", "_burst", "_calls", "_compute", "_emptied_at", "_emptied_until", "_headers_hold", "_in_use",
+        "_learned_at", "_limited", "_offset", "_rate", "_rate_before", "_refused", "_refused_at", "_sent", "_sent_at",
+        "_settings", "_tokens", "_told_share", "_told_until", "_until", "_windows", "learned", "reserve",
     )  # fmt: skip
 
     def __init__(self, settings: QuotaSettings, now: float, wall: float) -> None:
@@ -100,6 +100,8 @@ class ProviderBudget:
         self._at = now
         self._until = 0.0
         self._told_share, self._told_until = 1.0, 0.0
+        self._headers_hold = True
+        self._emptied_at = self._emptied_until = 0.0  # since when, and until when, headers say that nothing is left
         self._sent = 0.0
         self._calls = 0
         self._sent_at = now
@@ -126,6 +128,34 @@ class ProviderBudget:
         self._sent += cost
         self._calls += 1
         return True
+
+    def charge(self, cost: float, now: float) -> None:
+        """Count a call that is made in any case: a question of our own costs the account as much as a caller's."""
+        if not self._compute:
+            cost = 1.0
+        self._sent += cost
+        self._calls += 1
+        if self._limited:
+            self._refill(now)
+            self._spend(cost)
+
+    def returned(self, cost: float) -> None:
+        """Nothing of a call that was paid for has left: it costs nothing."""
+        if not self._compute:
+            cost = 1.0
+        self._sent = max(0.0, self._sent - cost)
+        self._calls = max(0, self._calls - 1)
+        if self._rate:
+            self._tokens = min(self._burst, self._tokens + cost)
+        for window in self._windows:
+            window.used = max(0.0, window.used - cost)
+
+    def used_up(self, now: float) -> bool:
+        """An allowance is used up: nothing more is asked until its window ends, by ourselves neither."""
+        if not self._windows:
+            return False
+        self._refill(now)
+        return any(window.used >= window.allowance - _ROUNDING for window in self._windows)
 
     def available_after(self, cost: float, now: float) -> float:
         """Seconds until a call of this cost may be made, as far as is known; 0: now."""
@@ -161,19 +191,31 @@ class ProviderBudget:
 
     def told(
         self, limit: float | None, remaining: float | None, reset_after: float | None, now: float,
-        period: str | None = None,
+        period: str | None = None, *, answered_from: float | None = None,
     ) -> None:  # fmt: skip
         """Headers said what is left of a limit until its reset; where nothing is left, nothing is granted.
 
         `reset_after` is in seconds; without it the period's end counts (second, minute, hour, day, month).
         A header that says neither, or a time further away than a month, is passed over.
+        `answered_from` is when the call was sent that they came with, if it was answered and not refused.
+        Who answers a call that was sent after its limit was used up does not keep to it: its headers are
+        passed over from then on.
         """
+        if not self._headers_hold:
+            return
+        if answered_from is not None and self._emptied_at < answered_from and now < self._emptied_until:
+            self._headers_hold = False
+            if self._until == self._emptied_until:
+                self._until = now
+            self._told_until = now
+            return
         if reset_after is None and period is not None:
             reset_after = self._until_next(period, now)
         if remaining is None or reset_after is None or not 0 < reset_after <= _LONGEST:
             return
         if remaining <= 0:
-            self._silence(now + min(reset_after, TOLD_AT_MOST))
+            self._emptied_at, self._emptied_until = now, now + min(reset_after, TOLD_AT_MOST)
+            self._silence(self._emptied_until)
         elif limit:
             self._told_share, self._told_until = min(1.0, remaining / limit), now + reset_after
 
@@ -191,6 +233,17 @@ class ProviderBudget:
         """A probe was answered: what the account said of the time until it may be asked again is over."""
         self._until = min(self._until, now)
         self._told_until = min(self._told_until, now)
+
+    def inherit(self, before: ProviderBudget) -> None:
+        """Take over what the same account has spent, and what it said: its settings have changed, not its bill."""
+        if before._compute is not self._compute:
+            return  # counted in other units
+        spent = {window.name: window for window in before._windows}
+        for window in self._windows:
+            if window.name in spent:
+                window.used, window.ends_at = spent[window.name].used, spent[window.name].ends_at
+        if before._until > self._at:
+            self._silence(before._until)
 
     def left(self, now: float) -> float:
         """The share of the tightest allowance that is left, 0 to 1."""
@@ -231,11 +284,14 @@ class ProviderBudget:
         for window in windows:
             if window.used and window.used + cost > window.allowance + _ROUNDING:
                 return False
+        self._spend(cost)
+        return True
+
+    def _spend(self, cost: float) -> None:
         if self._rate:
             self._tokens -= cost
-        for window in windows:
+        for window in self._windows:
             window.used += cost
-        return True
 
     def _silence(self, until: float) -> None:
         """Grant nothing until then.  A word already in force is not shortened."""

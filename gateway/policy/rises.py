@@ -9,6 +9,7 @@ Does not belong here: which rises are believed (policy/heads).
 from __future__ import annotations
 
 from collections import deque
+from itertools import pairwise
 
 KEPT = 64
 
@@ -39,6 +40,13 @@ class Rises:
             if at <= instant:
                 return number
         return self._kept[0][0] if self._kept else -1
+
+    def at_pace(self, rises: int, block_time: float, slack: float) -> bool:
+        """The last so many rises came at about this pace, in seconds: none much later; `slack` is for polls."""
+        last = [*self._kept][-rises:]
+        return len(last) == rises and all(
+            later - at <= 2.0 * block_time * (newer - number) + slack for (number, at), (newer, later) in pairwise(last)
+        )
 
     def passed_at(self, number: int) -> tuple[float, bool] | None:
         """Since when the newest block is beyond `number`, and False when that may be longer ago; None: it is not."""

@@ -183,23 +183,31 @@ def _draw(shares: Sequence[float], chance: float) -> tuple[int, float]:
 
 
 def successor(
-    ranking: Ranking, endpoints: Sequence[Endpoint], costs: Sequence[float], used: Sequence[int], last_resort: bool
+    ranking: Ranking,
+    endpoints: Sequence[Endpoint],
+    costs: Sequence[float],
+    used: Sequence[int],
+    last_resort: bool,
+    late: Sequence[bool] | None = None,
+    doubted: bool = False,
 ) -> int | None:
     """Where a call goes after the endpoints in `used`: another failure domain first, then the cheapest.
 
     Front before worse tiers before the demoted; with `last_resort`, endpoints that are believed broken come after all
-    healthy ones.  None when nothing is left.  `costs` are per position of `endpoints`.
+    healthy ones.  None when nothing is left.  `costs` are per position of `endpoints`, and so is `late`: who
+    has not got the newest block comes later, and before all else if the answers so far are `doubted`.
     """
     tried = [endpoints[i] for i in used]
     groups = [ranking.front, ranking.behind]
-    best: tuple[tuple[bool, int, int, float], int] | None = None
+    best: tuple[tuple[bool, bool, int, bool, int, float], int] | None = None
     for group_rank, group in enumerate(groups):
         for i in group:
             if i in used:
                 continue
-            shared = sum(1 for other in tried if endpoints[i].shares_domain_with(other))
             # a worse tier in another domain beats the same domain in a better tier: what failed there is suspect
-            key = (i in ranking.demoted, min(shared, 1), group_rank * 1000 + endpoints[i].tier, costs[i])
+            behind = late is not None and late[i]
+            tier = group_rank * 1000 + endpoints[i].tier
+            key = (i in ranking.demoted, doubted and behind, _shared(endpoints[i], tried), behind, tier, costs[i])
             if best is None or key < best[0]:
                 best = (key, i)
     if best is not None:
@@ -209,3 +217,10 @@ def successor(
             if i not in used:
                 return i
     return None
+
+
+def _shared(endpoint: Endpoint, tried: Sequence[Endpoint]) -> int:
+    """What it has in common with those tried: 2 the place, 1 the software only, 0 nothing."""
+    if any(endpoint.shares_place_with(other) for other in tried):
+        return 2
+    return int(any(endpoint.shares_domain_with(other) for other in tried))

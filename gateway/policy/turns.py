@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict, deque
+from collections.abc import Collection
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -86,25 +87,18 @@ class Turns(Generic[T]):
                 found.append(item.ticket)
         return found
 
-    def first(self) -> T | None:
-        """Who is next; None: nobody waits."""
-        item = self._first()
-        return item.ticket if item is not None else None
+    def first(self, passed: Collection[T] = ()) -> T | None:
+        """Who is next; None: nobody waits.  `passed` let other callers go before them."""
+        for priority in sorted(self._rows):
+            for row in self._rows[priority].values():
+                if not passed or row[0].ticket not in passed:
+                    return row[0].ticket
+        return None
 
-    def serve(self) -> T:
-        """Who is next leaves, and its caller goes behind the others.  Raises IndexError when nobody waits."""
-        item = self._first()
-        if item is None:
-            raise IndexError("nobody waits")
+    def serve(self, ticket: T) -> None:
+        """It has its turn and leaves, and its caller goes behind the others.  Raises KeyError: it does not wait."""
+        item = self._known[id(ticket)]
         callers = self._rows[item.priority]
-        self.leave(item.ticket)
+        self.leave(ticket)
         if item.caller in callers:
             callers.move_to_end(item.caller)
-        return item.ticket
-
-    def _first(self) -> _Waiting[T] | None:
-        for priority in sorted(self._rows):
-            callers = self._rows[priority]
-            if callers:
-                return next(iter(callers.values()))[0]
-        return None

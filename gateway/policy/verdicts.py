@@ -97,7 +97,11 @@ class RequestFacts:
 
 @dataclass(frozen=True, slots=True)
 class RouteFacts:
-    """Everything about one route that verdicts are made from.  Instants are monotonic seconds."""
+    """Everything about one route that verdicts are made from.  Instants are monotonic seconds.
+
+    `tellers` are the providers whose word on the newest block counts: one alone may itself be stuck.
+    `tried` are the providers, of this route and others, that were tried of late and not reached.
+    """
 
     route: str
     endpoints: tuple[EndpointFacts, ...]
@@ -108,14 +112,18 @@ class RouteFacts:
     block_time: float = 0.0
     split: SplitFacts | None = None
     requests: tuple[RequestFacts, ...] = ()
+    tellers: int = 0
+    tried: int = 0
 
 
 def verdicts(facts: RouteFacts, now: float) -> tuple[Verdict, ...]:
     """What is wrong, the most telling first; empty: all well."""
     if facts.local_fault_since is not None:
         for_seconds = now - facts.local_fault_since
-        tried = len({endpoint.provider for endpoint in facts.endpoints})
-        words = f"none of {tried} providers has been reached for {for_seconds:.1f} s, so the fault is on this side"
+        words = (
+            f"none of the {facts.tried} providers tried has been reached for {for_seconds:.1f} s, "
+            "so the fault is on this side"
+        )
         return (Verdict(VerdictKind.LOCAL_FAULT, "this gateway", facts.local_fault_since, words),)
     return (*_chain(facts, now), *_domains(facts), *_providers(facts), *_requests(facts))
 
@@ -140,7 +148,7 @@ def _chain(facts: RouteFacts, now: float) -> list[Verdict]:
     found = []
     if facts.halted_since is not None:
         words = (
-            f"block {facts.head} has been the newest everywhere for {now - facts.halted_since:.1f} s, "
+            f"block {facts.head} has been the newest {_where(facts.tellers)} for {now - facts.halted_since:.1f} s, "
             f"and blocks came every {facts.block_time:.1f} s"
         )
         found.append(Verdict(VerdictKind.CHAIN_HALTED, facts.route, facts.halted_since, words))
@@ -151,6 +159,12 @@ def _chain(facts: RouteFacts, now: float) -> list[Verdict]:
     return found
 
 
+def _where(tellers: int) -> str:
+    return (
+        f"at all {tellers} providers" if tellers > 1 else "at the only provider that tells, which may be stuck itself,"
+    )
+
+
 def _domains(facts: RouteFacts) -> list[Verdict]:
     found = []
     for domain in facts.domains:
@@ -159,7 +173,7 @@ def _domains(facts: RouteFacts) -> list[Verdict]:
         )
         too = f", and so did others of {domain.elsewhere}" if domain.elsewhere else ""
         words = (
-            f"{_listed(domain.down)} stopped answering {when}, {len(domain.down)} of {len(domain.members)} "
+            f"{_listed(domain.down)} went down {when}, {len(domain.down)} of {len(domain.members)} "
             f"with {domain.label} {domain.value}{too}; {_serving(facts)}"
         )
         subject = domain.value if domain.label != "provider" else f"provider {domain.value}"

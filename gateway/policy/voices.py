@@ -8,6 +8,7 @@ Does not belong here: whether a word is believed, or whose word it is that other
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
 
 from gateway.model import HeadReport
@@ -18,7 +19,8 @@ class Voice:
 
     __slots__ = (
         "_lows", "_stepped_back_at", "age", "asked_at", "block_hash", "final", "floor", "heard_at", "highest", "live",
-        "lost", "number", "position", "rose_at", "run_from", "run_since", "safe", "voter",
+        "lost", "number", "position", "rose_at", "run_from", "run_since", "safe", "unanswered_since",
+        "voter",
     )  # fmt: skip
 
     def __init__(self, position: int, voter: str) -> None:
@@ -31,6 +33,7 @@ class Voice:
         self.age: float | None = None  # of that block when it was said, by its timestamp
         self.heard_at = -inf
         self.asked_at = -inf
+        self.unanswered_since = inf  # when it was first asked after its last word; infinity: it answered
         self.highest = -1  # a balancer's to and fro is no progress
         self.rose_at = -inf
         self.run_from = -1  # from where, and since when, it has moved without a jump
@@ -40,6 +43,16 @@ class Voice:
         self._stepped_back_at = -inf
         self.final = -1
         self.safe = -1
+
+    def ask(self, now: float) -> None:
+        """It was asked."""
+        self.asked_at = now
+        self.unanswered_since = min(self.unanswered_since, now)
+
+    def repeat(self, age: float | None, now: float) -> None:
+        """It said the same again."""
+        self.heard_at, self.unanswered_since = now, inf
+        self.age = self.age if age is None else age
 
     def hear(self, report: HeadReport, age: float | None, speed: float, slack: int, now: float) -> None:
         """Take a word.  `speed` is in blocks per second; by more, and `slack` blocks, it jumped."""
@@ -53,6 +66,7 @@ class Voice:
             self._stepped_back_at = now
         self.number, self.block_hash, self.age, self.heard_at = number, report.hash, age, now
         self.live, self.lost = True, False
+        self.unanswered_since = inf
 
     def settle_floor(self, memory: float, now: float) -> None:
         """Judge by its lowest word of the last one to two `memory` seconds if it stepped back within them."""
@@ -69,3 +83,12 @@ class Voice:
         self.floor = self.number if self.live and self.number <= believed else -1
         self._lows = (self.floor, self.floor, -inf)
         self.final = self.safe = -1
+
+
+def reached(said: Iterable[tuple[str, int]]) -> int:
+    """The highest of the heights that two voters have reached, or the only one who speaks at all; -1: none."""
+    best: dict[str, int] = {}
+    for voter, height in said:
+        best[voter] = max(height, best.get(voter, -1))
+    ranked = sorted(best.values(), reverse=True)
+    return ranked[min(1, len(ranked) - 1)] if ranked else -1

@@ -1,7 +1,8 @@
 """Weights: the rate limits of a venue, shared by everybody who asks it from one address.
 
 Always true: in any interval as long as a limit's window, what was taken from it is at most its amount times
-`share`, whatever the order of calls; orders find their reserve whatever market data take; what the venue
+`share`, or one request that is more by itself and was alone; orders find their reserve whatever market data
+take; what the venue
 says it has counted is believed when it is more than ours, and never when it is less; nothing is taken before
 a hold has ended.  Windows slide, although venues count in calendar minutes: their clock is not ours, and what
 is sent at the end of one minute may arrive in the next.
@@ -46,7 +47,13 @@ class WeightSettings:
     burst: float = setting(
         0.25, "share of their part that market data may use at once; the rest is spread", unit="share", low=0.01, high=1
     )
-    slack: float = setting(1.0, "added to each window: clocks differ, and requests travel", unit="s", low=0, high=60)
+    slack: float = setting(
+        1.0,
+        "added to each window, at most a quarter of it: clocks differ, and requests travel",
+        unit="s",
+        low=0,
+        high=60,
+    )
     accounts: int = setting(10_000, "accounts and paths remembered for each limit", low=1, high=1_000_000)
 
     def __post_init__(self) -> None:
@@ -85,7 +92,7 @@ class _Rule:
     def __init__(self, limit: WeightLimit, settings: WeightSettings) -> None:
         most = limit.amount * settings.share
         self.limit = limit
-        self.window = limit.window + settings.slack
+        self.window = limit.window + min(settings.slack, limit.window / 4)
         self.step = self.window / BINS
         market = most * (1 - settings.order_reserve - settings.account_reserve)
         self.caps = (most, most * (1 - settings.order_reserve), market, market)
@@ -113,9 +120,7 @@ class WeightLimits:
             if rule is None:
                 continue
             window = self._window(rule, key, now)
-            if window.total + amount > rule.caps[priority]:
-                return False
-            if priority >= Priority.MARKET and rule.paced and amount > self._tokens(rule, window, now):
+            if not self._room(rule, window, amount, priority, now):
                 return False
             found.append((rule, window, amount))
         for rule, window, amount in found:
@@ -132,10 +137,10 @@ class WeightLimits:
             if rule is None:
                 continue
             cap = rule.caps[priority]
-            if amount > cap:
+            if amount > max(cap, rule.limit.amount):
                 return NEVER
             window = self._window(rule, key, now)
-            over = window.total + amount - cap
+            over = window.total + min(amount, cap) - cap
             for end, used in window.bins:
                 if over <= 0:
                     break
@@ -146,6 +151,23 @@ class WeightLimits:
                 if missing > 0:
                     at = max(at, now + missing / rule.rate)
         return at
+
+    def spacing(self, charges: Charges) -> float:
+        """Seconds between two such requests that by themselves would use up a limit; 0: none counts them."""
+        rules = ((self._rules.get(name), amount) for name, _, amount in charges)
+        return max(
+            (rule.window * amount / rule.limit.amount for rule, amount in rules if rule is not None), default=0.0
+        )
+
+    def waits_alone(self, charges: Charges, priority: Priority, now: float) -> bool:
+        """Only limits of its own path or account keep it: whoever asks for something else may go before it."""
+        if now < self.held_until:
+            return False
+        return all(
+            self._room(rule, self._window(rule, key, now), amount, priority, now)
+            for name, key, amount in charges
+            if (rule := self._rules.get(name)) is not None and not rule.limit.each
+        )
 
     def told(self, name: str, key: str, used: float, now: float) -> None:
         """The venue says how much it has counted: others may ask from the same address."""
@@ -204,6 +226,11 @@ class WeightLimits:
         if len(rule.windows) > 1:
             rule.windows.move_to_end(key)
         return window
+
+    def _room(self, rule: _Rule, window: _Window, amount: float, priority: Priority, now: float) -> bool:
+        if window.total + amount > rule.caps[priority] and (window.total > 1e-9 or amount > rule.limit.amount):
+            return False
+        return priority < Priority.MARKET or not rule.paced or amount <= self._tokens(rule, window, now)
 
     @staticmethod
     def _add(rule: _Rule, window: _Window, amount: float, now: float) -> None:

@@ -82,7 +82,8 @@ class CallTrace:
     `method` is `Method.label`.  `error` is an error's reason, None when the caller got an answer.
     `attempt_spans` are the span ids that the attempts were sent with (`child_traceparent`), in
     their order; 0 or a missing one is chosen here.  `verdicts` are the kinds of what was wrong with the
-    route at the time.  `execution` says what became of a write, `reconcile` how to find out.
+    route at the time, `evidence` is what shows it, in words.  `execution` says what became of a write,
+    `reconcile` how to find out.
     """
 
     route: str
@@ -95,6 +96,7 @@ class CallTrace:
     parent: TraceContext | None = None
     attempt_spans: tuple[int, ...] = ()
     verdicts: tuple[str, ...] = ()
+    evidence: str = ""
     system: str = "jsonrpc"
     execution: str = ""
     reconcile: str = ""
@@ -252,6 +254,7 @@ def _about_call(trace: CallTrace) -> dict[str, str]:
         facts["error.type"] = trace.error
     if trace.verdicts:
         facts["seawall.verdicts"] = ",".join(trace.verdicts)
+        facts["seawall.evidence"] = trace.evidence
     if trace.execution:
         facts["seawall.execution"] = trace.execution
     if trace.reconcile:

@@ -31,12 +31,10 @@ async def agree(
     """One call to its end, under consensus."""
     now = attempts.clock()
     pool = route.pool
-    ranking = pool.ranking_for(call, now)
-    chosen = choose(pool.endpoints, (*ranking.front, *ranking.behind), settings)
-    permits = [permit for position in chosen if (permit := pool.at(position, call.method.family, now)) is not None]
+    permits = [permit for position in _chosen(route, call, settings, now) if (permit := pool.one(position, call, now))]
     if len(permits) < settings.agree:
         for permit in permits:
-            permit.release()
+            permit.unused()
         return _refused(route, f"{settings.agree} endpoints must agree, and {len(permits)} can be asked", ())
     params = _pinned(route, call, [permit.state.position for permit in permits])
     tasks = [
@@ -60,6 +58,15 @@ async def agree(
         await asyncio.gather(*tasks, return_exceptions=True)
         attempts.settle(route, call, ended)
     return _answer(route, call, ballot, ended)
+
+
+def _chosen(route: Route, call: Call, settings: ConsensusSettings, now: float) -> tuple[int, ...]:
+    """Whom to ask; a standby only where too few others are left."""
+    pool = route.pool
+    ranking = pool.ranking_for(call, now)
+    fit = (*ranking.front, *ranking.behind)
+    awake = [position for position in fit if not pool.endpoints[position].standby]
+    return choose(pool.endpoints, awake, settings) or choose(pool.endpoints, fit, settings)
 
 
 def _answer(route: Route, call: Call, ballot: Ballot, ended: list[Attempt]) -> Answer:

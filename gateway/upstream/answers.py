@@ -21,13 +21,14 @@ from gateway.errors import (
     OutcomeUnknown,
     Overloaded,
 )
-from gateway.model import AttemptRecord, Call, Outcome, Reading, RequestClass, Sent, Shown
+from gateway.model import AttemptRecord, Call, Outcome, Reading, ReplyKind, RequestClass, Sent, Shown
 from gateway.policy.plan import Deliver, Ended, Fail
 from gateway.upstream.permits import Permit
 from gateway.upstream.relay import Relay
 from gateway.upstream.route import Route
 
 Scrub = Callable[[bytes], bytes]
+_NOT_NOW = frozenset({ReplyKind.THROTTLED.value, ReplyKind.QUOTA.value})
 
 
 @dataclass(slots=True, eq=False)
@@ -129,9 +130,10 @@ def fail(route: Route, call: Call, attempts: Sequence[Attempt], command: Fail, n
     elif command.reason == "outcome_unknown":
         error = OutcomeUnknown(_unknown(route, call), attempts=records)
     else:
-        error = AttemptsFailed(
-            _words(records, "no endpoint gave an answer"), attempts=records, retry_after=command.retry_after
-        )
+        wait = command.retry_after
+        if wait is None and all(record.ended in _NOT_NOW for record in records):
+            wait = route.pool.free_after(call, now)  # they have said when to come back
+        error = AttemptsFailed(_words(records, "no endpoint gave an answer"), attempts=records, retry_after=wait)
     answer = Answer(attempts=len(attempts), error=error, records=records)
     if call.request_class.write:
         answer.execution = "unknown" if sent else "not_sent"

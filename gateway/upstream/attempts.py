@@ -11,10 +11,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from gateway.clock import Clock
+from gateway.clock import Clock, wall_seconds
 from gateway.dialect.jsonrpc import BadReply, StreamedId, encode_request
+from gateway.dialect.ratelimits import limits_said
 from gateway.errors import AttemptError
-from gateway.model import AttemptRecord, Call, Effect, Outcome, Reading, ReplyKind, Sent
+from gateway.model import AttemptRecord, BlockRef, Call, Effect, Family, Outcome, Reading, ReplyKind, Sent
 from gateway.policy.plan import Ended
 from gateway.upstream.answers import Attempt
 from gateway.upstream.engine import Notice, Reply, Stream
@@ -25,6 +26,8 @@ from gateway.upstream.relay import Relay, head_of, whole
 from gateway.upstream.route import Route
 
 MAX_BUFFERED_ERROR = 8_000_000  # bytes of a large answer that is not a result, read whole to be understood
+_NO_LOGS = b"[]"
+_NOTHING = (b"null", _NO_LOGS)
 Heads = Callable[[], bytes]
 """Gives each attempt its trace header line."""
 
@@ -89,10 +92,11 @@ class Attempts:
         if reading.kind is ReplyKind.ANSWER and call.method.examined and reading.result is not None:
             reading = _examined(route, call, permit.state.position, reading, now, again)
         _learn(route, call, permit.state.position, reading, now)
+        _learn_limits(permit, response, reading, now)
         record = self._record(permit, kind, reading.kind.value, Sent.ANSWERED, now, reading.detail)
         ended = Ended(permit.state.position, Sent.ANSWERED, reading.kind, reading.kind.value, reading.error is not None)
         attempt = Attempt(permit, record, ended, reading)
-        if not _may_be_the_request(reading):
+        if not (_may_be_the_request(reading) or _may_be_right(reading)):
             permit.settle(reading.kind.counts, reading.kind.value, now, reading)
         return attempt
 
@@ -103,7 +107,8 @@ class Attempts:
     def found(self, permit: Permit, reading: Reading, kind: str) -> Attempt:
         """An answer whose reading is known already."""
         now = self.clock()
-        permit.settle(reading.kind.counts, reading.kind.value, now, reading)
+        if not _may_be_right(reading):
+            permit.settle(reading.kind.counts, reading.kind.value, now, reading)
         record = self._record(permit, kind, reading.kind.value, Sent.ANSWERED, now, reading.detail)
         ended = Ended(permit.state.position, Sent.ANSWERED, reading.kind, reading.kind.value)
         return Attempt(permit, record, ended, reading)
@@ -111,7 +116,7 @@ class Attempts:
     def failed(self, permit: Permit, error: AttemptError, kind: str) -> Attempt:
         """No answer came."""
         now = self.clock()
-        permit.settle(error.counts, error.reason, now)
+        permit.failed(error, now)
         record = self._record(permit, kind, error.reason, error.sent, now, error.message)
         return Attempt(permit, record, Ended(permit.state.position, error.sent, None, error.reason), None)
 
@@ -138,6 +143,13 @@ class Attempts:
             counts = Outcome.IGNORED if request else attempt.reading.kind.counts
             if answered and _is_refusal(attempt.reading, call):
                 counts = Outcome.SOFT_FAILURE  # others understood the call
+            if _may_be_right(attempt.reading):
+                if _contradicted(route, call, attempt, attempts):
+                    counts = Outcome.SOFT_FAILURE
+                    if attempt.ended.kind is ReplyKind.EMPTY:
+                        route.pool.blocks.left_out(attempt.ended.endpoint, now)
+                attempt.permit.settle(counts, attempt.record.ended, attempt.record.ended_at, attempt.reading)
+                continue
             attempt.permit.settle(counts, attempt.record.ended, now, attempt.reading)
 
     def _streaming(
@@ -171,6 +183,29 @@ def _may_be_the_request(reading: Reading) -> bool:
     return reading.error is not None and reading.kind.counts in (Outcome.FAILURE, Outcome.SOFT_FAILURE)
 
 
+def _may_be_right(reading: Reading) -> bool:
+    """A doubtful answer: what it says of its endpoint is known when somebody else has answered."""
+    return reading.kind in (ReplyKind.EMPTY, ReplyKind.ODD)
+
+
+def _contradicted(route: Route, call: Call, attempt: Attempt, attempts: Sequence[Attempt]) -> bool:
+    """Another endpoint gave a whole answer where this one had logs left out, or numbered wrongly.
+
+    That a receipt is missing is held against nobody: it may have come between the two questions.
+    """
+    assert attempt.reading is not None
+    nothing = bytes(attempt.reading.result or b"") == _NO_LOGS
+    if attempt.ended.kind is ReplyKind.EMPTY and (
+        call.method.family is not Family.LOGS or call.high < 0 or not nothing
+    ):
+        return False
+    for other in attempts:
+        if other.ended.kind is ReplyKind.ANSWER and other.reading is not None and other.reading.result is not None:
+            told = route.dialect.examine(call, bytes(other.reading.result))
+            return told is not None and not told.missing and not told.odd and not told.wrong
+    return False
+
+
 def _is_refusal(reading: Reading, call: Call) -> bool:
     """It did not want a call that others answer, and not for the blocks that it names."""
     kind = reading.kind
@@ -185,13 +220,45 @@ def _examined(route: Route, call: Call, position: int, reading: Reading, now: fl
     return Reading(finding.kind, result=finding.result or reading.result, detail=finding.detail)
 
 
+def _learn_limits(permit: Permit, response: Reply, reading: Reading, now: float) -> None:
+    """What headers tell of the account's limit.  Read here, where polls come by, and not for each call of a caller."""
+    said = limits_said(response.headers, wall_seconds())
+    if said is not None:
+        refused = reading.kind.counts is Outcome.THROTTLED
+        permit.state.budget.told(
+            said.limit,
+            said.remaining,
+            said.reset_after,
+            now,
+            said.period,
+            answered_from=None if refused else permit.started_at,
+        )
+
+
 def _learn(route: Route, call: Call, position: int, reading: Reading, now: float) -> None:
     """What an answer teaches beyond this call: a method, an old block or a range that is not served there."""
     kind, pool = reading.kind, route.pool
-    if kind.effect is Effect.UNSUPPORTED:
+    if kind is ReplyKind.ANSWER:
+        something = reading.result is not None and bytes(reading.result[:4]) not in _NOTHING
+        if call.low >= 0 and something and pool.blocks.gave(position, call.method.family, call.low):
+            pool.changed()
+    elif kind.effect is Effect.UNSUPPORTED:
         pool.unsupported(position, call.method, now)
     elif kind is ReplyKind.MISSING_DATA and pool.blocks.lacks(position, call.method.family, call.low, now):
         pool.changed()
-    elif kind is ReplyKind.RANGE_TOO_LARGE and call.low >= 0:
-        span = call.high - call.low + 1
-        pool.range_learned(position, reading.max_range or max(1, span // 2), now)
+    elif kind is ReplyKind.RANGE_TOO_LARGE and not reading.of_the_query:
+        limit = range_after(route, call, reading)
+        if limit is not None:
+            pool.range_learned(position, call.method.family, limit, now)
+
+
+def span_of(route: Route, call: Call) -> tuple[int, int]:
+    """The lowest and highest block of a query; one without an upper end goes on to the newest.  -1: it has none."""
+    open_ended = call.low >= 0 and call.high < 0 and call.block is BlockRef.LATEST
+    return call.low, route.pool.blocks.book.reference if open_ended else call.high
+
+
+def range_after(route: Route, call: Call, reading: Reading) -> int | None:
+    """How many blocks may be asked for, after so many were refused: what was said, else half.  None: nobody knows."""
+    low, high = span_of(route, call)
+    return reading.max_range or (None if low < 0 or high < low else (high - low) // 2 + 1)

@@ -12,11 +12,9 @@ import asyncio
 from random import Random
 
 from gateway.clock import Clock
-from gateway.model import BlockRef, Call
+from gateway.model import BlockRef, Call, ReplyKind
 from gateway.upstream.attempts import Attempts
 from gateway.upstream.blocks import RECENT
-from gateway.upstream.fleet import Pool
-from gateway.upstream.permits import Permit
 from gateway.upstream.route import Route
 
 AT_ONCE = 8  # audits under way; what comes on top is not audited
@@ -43,7 +41,7 @@ class Auditor:
             or len(self._under_way) >= AT_ONCE
         ):
             return
-        if route.pool.waiting or not _settled(route.pool, call):
+        if route.pool.waiting or not _settled(route, call, result):
             return
         task = asyncio.ensure_future(self._audit(route, call, position, result))
         self._under_way.add(task)
@@ -76,29 +74,30 @@ class Auditor:
 
     async def _ask(self, route: Route, call: Call, said: dict[int, bytes]) -> int | None:
         """One more opinion, from somebody apart; its position, with what it said noted.  None: there is none."""
-        permit = self._permit(route.pool, call, tuple(said))
+        now = self._clock()
+        permit = route.pool.next(call, tuple(said), False, now, apart=True)
         if permit is None:
             return None
-        now = self._clock()
         attempt = await self._attempts.send(route, call, permit, now + PATIENCE, None, "audit", again=True)
         self._attempts.settle(route, call, [attempt])
         attempt.close()
         reading = attempt.reading
-        if reading is None or reading.result is None or attempt.stream is not None:
+        if reading is None or reading.kind is not ReplyKind.ANSWER or reading.result is None:
+            return None
+        if attempt.stream is not None or not _settled(route, call, bytes(reading.result)):
             return None
         position = attempt.ended.endpoint
         said[position] = route.dialect.fingerprint(call.method, bytes(reading.result))
         return position
 
-    def _permit(self, pool: Pool, call: Call, used: tuple[int, ...]) -> Permit | None:
-        now = self._clock()
-        permit = pool.next(call, used, False, now, apart=True)
-        if permit is not None and permit.state.budget.left(now) < permit.state.budget.reserve:
-            permit.release()
-            return None
-        return permit
 
+def _settled(route: Route, call: Call, result: bytes) -> bool:
+    """The answer cannot honestly differ any more: it is of a block that is not recent, or of none at all.
 
-def _settled(pool: Pool, call: Call) -> bool:
-    """The answer cannot honestly differ any more: by hash, or of a block that is not recent."""
-    return call.block is BlockRef.HASH or 0 <= call.high < pool.blocks.book.reference - RECENT
+    Nothing (``null``) is no evidence: one node has a transaction a moment before another.
+    """
+    if result == b"null" or call.block is BlockRef.LATEST:
+        return False
+    reference = route.pool.blocks.book.reference
+    block = call.high if call.high >= 0 else route.dialect.block_of(result, reference)
+    return block is None or 0 <= block < reference - RECENT

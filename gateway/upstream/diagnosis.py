@@ -19,6 +19,7 @@ from gateway.policy.verdicts import (
     SplitFacts,
     Verdict,
     VerdictKind,
+    headline,
     verdicts,
 )
 from gateway.upstream.endpoints import EndpointState
@@ -28,7 +29,7 @@ from gateway.upstream.route import AnyRoute
 FAULTS_COUNT_FOR = 60.0  # seconds for which a call that all endpoints refused alike is told of
 _NOT_ITS_FAULT = frozenset({Reason.DRAINED, Reason.DOMAIN_SUSPECTED, Reason.NO_BUDGET, Reason.NOT_PRIVATE})
 
-__all__ = ["Diary", "Told", "Verdict", "VerdictKind", "diagnose"]
+__all__ = ["Diary", "Told", "Verdict", "VerdictKind", "diagnose", "headline"]
 
 Wide = Mapping[str, tuple[DomainFacts, ...]]
 """Domains that fell across routes, by route."""
@@ -71,24 +72,34 @@ def _facts(route: AnyRoute, now: float, wide: tuple[DomainFacts, ...]) -> RouteF
     pool = route.pool
     book = pool.blocks.book
     ids = [endpoint.id for endpoint in pool.endpoints]
-    split = book.split(now)
+    split = book.split
     return RouteFacts(
         route=route.name,
         endpoints=tuple(_endpoint(state, now) for state in pool.states),
         domains=tuple(
-            DomainFacts(*trip.domain, trip.since, tuple(ids[p] for p in trip.down), tuple(ids[p] for p in trip.members))
+            DomainFacts(
+                *trip.domain,
+                trip.since,
+                tuple(ids[p] for p in trip.down),
+                tuple(ids[p] for p in trip.members),
+                trip.last_at - trip.first_at,
+            )
             for trip in pool.domains.trips()
             if all(trip.domain != (domain.label, domain.value) for domain in wide)
         )
         + wide,
         local_fault_since=pool.connectivity.local_fault_since(now),
         halted_since=book.halted_since(now),
+        tellers=book.tellers,
+        tried=pool.connectivity.tried(now),
         head=book.reference,
         block_time=book.block_time,
         split=None
         if split is None
         else SplitFacts(
-            split.height, now, tuple(tuple(ids[p] for p in positions) for positions in split.branches.values())
+            split.height,
+            book.split_since,
+            tuple(tuple(ids[p] for p in positions) for positions in split.branches.values()),
         ),
         requests=tuple(
             RequestFacts(method, said, at, endpoints)
@@ -99,10 +110,10 @@ def _facts(route: AnyRoute, now: float, wide: tuple[DomainFacts, ...]) -> RouteF
 
 
 def _endpoint(state: EndpointState, now: float) -> EndpointFacts:
-    reasons = [
-        reason.value + (f" ({family})" if family else "")
-        for reason, family in state.reasons(now)
-        if reason not in _NOT_ITS_FAULT
-    ]
-    opened = [c.breaker.changed_at for c in state.cells if c is not None and c.breaker.state.value != "closed"]
-    return EndpointFacts(state.endpoint.id, state.endpoint.provider, tuple(reasons), min(opened, default=now))
+    found = [(reason, family) for reason, family in state.reasons(now) if reason not in _NOT_ITS_FAULT]
+    return EndpointFacts(
+        state.endpoint.id,
+        state.endpoint.provider,
+        tuple(reason.value + (f" ({family})" if family else "") for reason, family in found),
+        min((state.since(reason, family, now) for reason, family in found), default=now),
+    )

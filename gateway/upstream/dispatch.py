@@ -58,8 +58,8 @@ class Dispatcher:
     ) -> Answer:
         """One call, to its end.  `deadline_at` is an instant of the clock; never raises but for cancellation.
 
-        `heads` gives each attempt its trace header line.  `caller` is the name of its key, empty for
-        anonymous ones: whoever floods a busy route waits behind the others.
+        `heads` gives each attempt its trace header line.  `caller` is the name of its key, or for anonymous
+        ones ``@`` and their address: whoever floods a busy route waits behind the others.
 
         `caller_gone` is asked before a further attempt is launched: what is on its way finishes, so
         that its connection stays usable, but nothing new starts for nobody.
@@ -117,7 +117,7 @@ class Dispatcher:
         if call.method.examined:
             finding = look_into(route, call, permit.state.position, result, self._clock())
             if finding is not None and finding.kind is not ReplyKind.ANSWER:
-                reading = Reading(finding.kind, result=result, detail=finding.detail)
+                reading = Reading(finding.kind, result=finding.result or result, detail=finding.detail)
                 return self._attempts.found(permit, reading, "primary")
         permit.settle(Outcome.SUCCESS, "answer", self._clock())
         if hedge is not None and hedge.started:
@@ -195,7 +195,7 @@ class Dispatcher:
             command: Command = Launch((), call.request_class.last_resort)
         else:
             attempts.append(first)
-            command = self._tell(plan, route, first.ended)
+            command = self._tell(plan, route, first.ended, hedge is not None and hedge.started)
         while True:
             if isinstance(command, Launch):
                 if attempts and caller_gone():
@@ -218,21 +218,27 @@ class Dispatcher:
                 found = await look_up(route, call, self._clock, self._attempts.wire_ids)
                 command = self._tell(plan, route, LookedUp(found))
             elif isinstance(command, Deliver):
-                if attempts[command.attempt].ended.kind is ReplyKind.RANGE_TOO_LARGE:
-                    parts = splitting.parts_for(route, call, self._clock())
+                told = attempts[command.attempt]
+                if told.ended.kind is ReplyKind.RANGE_TOO_LARGE:
+                    parts = splitting.parts_for(route, call, self._clock(), told.reading)
                     if parts is not None:
                         return await splitting.gather(self.handle, route, call, parts, deadline_at, heads, caller)
                 return deliver(route, call, attempts, command, self._scrub)
             else:
                 return fail(route, call, attempts, command, self._clock(), shed is not None)
 
-    def _tell(self, plan: Plan, route: Route, event: Ended | NothingLeft | LookedUp | CallerGone) -> Command:
-        """Feed the plan one event; a granted retry is paid for here."""
+    def _tell(
+        self, plan: Plan, route: Route, event: Ended | NothingLeft | LookedUp | CallerGone, under_way: bool = False
+    ) -> Command:
+        """Feed the plan one event; a granted retry is paid for here.
+
+        `under_way`: a second leg is out already, and the hedge budget has paid for it.
+        """
         now = self._clock()
         budget = route.pool.retry_budget
-        command = plan.on(event, now, budget.available_after(1.0, now) == 0.0)
+        command = plan.on(event, now, under_way or budget.available_after(1.0, now) == 0.0)
         if isinstance(command, Launch):
-            if command.paid:
+            if command.paid and not under_way:
                 budget.take(1.0, now)
         elif isinstance(command, Fail) and command.because.value == "budget":
             route.stats.retry_budget_refusals += 1
@@ -246,11 +252,11 @@ class Dispatcher:
         queue = route.waiting if not used else None
         permit = None
         if queue is None or not pool.waiting:  # those who wait are served first
-            permit = pool.next(call, used, False, self._clock())
+            permit = pool.next(call, used, False, self._clock(), doubted=not command.paid, rouse=command.rouse)
         if permit is None and queue is not None and pool.busy(call, self._clock()):
             permit = await queue.permit(call, caller, deadline_at)
         if permit is None and command.last_resort:
-            permit = pool.next(call, used, True, self._clock())
+            permit = pool.next(call, used, True, self._clock(), rouse=command.rouse)
         if permit is None:
             return None
         kind = "retry" if command.used else "primary"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gateway.model import Endpoint, Family, Reason
 from gateway.policy.breaker import Breaker, BreakerState
-from gateway.policy.concurrency import ConcurrencyLimit
+from gateway.policy.concurrency import ConcurrencyLimit, ConcurrencySettings
 from gateway.policy.hedging import Quantile
 from gateway.policy.holds import GrowingHold
 from gateway.policy.load import PeakEwma
@@ -25,6 +25,17 @@ from gateway.telemetry.tallies import AttemptStats, LatencyHistogram, SeriesBudg
 if TYPE_CHECKING:
     from gateway.upstream.fleet import Pool
     from gateway.upstream.permits import PoolSettings
+
+_TOLD_AS = {
+    Reason.WRONG_CHAIN: "chain",
+    Reason.FORKED: "head",
+    Reason.IMPLAUSIBLE_HEAD: "head",
+    Reason.LAGGING: "head",
+    Reason.DISTRUSTED: "distrusted",
+    Reason.EXCLUDED: "excluded",
+    Reason.HELD: "held",
+    Reason.STILL: "market",
+}
 
 Tallies = Callable[[str, str, Family], AttemptStats]
 """Where attempts are counted: route, endpoint id and family to a tally."""
@@ -55,8 +66,8 @@ class EndpointState:
 
     __slots__ = (
         "answered_at", "awake", "budget", "budget_until", "cells", "chain_id", "chain_ok", "distrusted_until",
-        "drained_at", "endpoint", "exclusion", "exclusion_reason", "genesis", "hold", "in_flight", "last_used_at",
-        "lost_at", "max_range", "max_range_until", "needed_at", "pool", "position", "software", "still",
+        "drained_at", "endpoint", "exclusion", "exclusion_reason", "failed_with", "genesis", "hold", "in_flight",
+        "last_used_at", "lost_at", "moved_at", "needed_at", "pool", "position", "ranges", "software", "still",
         "verified", "verified_at",
     )  # fmt: skip
 
@@ -71,6 +82,7 @@ class EndpointState:
         self.hold = GrowingHold(holds.hold_for, holds.hold_at_most)
         self.exclusion = GrowingHold(holds.exclude_for, holds.exclude_at_most)
         self.exclusion_reason = ""
+        self.failed_with = ""  # how the last attempt ended that failed: what a person wants to know first
         self.drained_at: float | None = None
         self.chain_id: int | None = None
         self.chain_ok = True
@@ -81,13 +93,13 @@ class EndpointState:
         self.verified_at = now
         self.lost_at = -1.0  # when a connection last failed after the chain had been verified; -1: not since
         self.distrusted_until = 0.0
-        self.max_range: int | None = None  # the most blocks that a log query may span here, as it said
-        self.max_range_until = 0.0
+        self.ranges: dict[Family, tuple[int, float]] = {}  # the most blocks that a query may span, and until when
         self.in_flight = 0
         self.last_used_at = now
         self.answered_at = 0.0
         self.awake = not endpoint.standby
         self.needed_at = now
+        self.moved_at: dict[str, float] = {}  # when each kind of fact last changed, as it was told
 
     def cell(self, family: Family) -> Cell:
         cell = self.cells[family.slot]
@@ -97,6 +109,12 @@ class EndpointState:
             cell = Cell(family, pool.settings, tally, self.endpoint.max_concurrency, pool.clock())
             self.cells[family.slot] = cell
         return cell
+
+    def limit_to(self, most: int, settings: ConcurrencySettings) -> None:
+        """The most calls at once that it is allowed have changed; what was learned below that is learned anew."""
+        for cell in self.cells:
+            if cell is not None:
+                cell.limit = ConcurrencyLimit(settings, most)
 
     def refusal(self, family: Family, now: float, about_the_head: bool = False) -> tuple[Reason | None, float]:
         """The first reason not to use it for this family, and when that may end."""
@@ -139,6 +157,22 @@ class EndpointState:
             if item not in seen:
                 seen.add(item)
                 yield item
+
+    def since(self, reason: Reason, family: str, now: float) -> float:
+        """The instant since when this reason, which is in force, holds; `now` when it is not known."""
+        if reason is Reason.DRAINED and self.drained_at is not None:
+            return self.drained_at
+        if family:
+            cell = self.cells[Family(family).slot]
+            return cell.breaker.changed_at if cell is not None else now
+        if reason is Reason.UNVERIFIED:
+            return self.verified_at
+        return self.moved_at.get(_TOLD_AS.get(reason, ""), now)
+
+    def max_range(self, family: Family, now: float) -> int | None:
+        """The most blocks that a query of this family may span here, as it said; None: it has not said."""
+        blocks, until = self.ranges.get(family, (0, 0.0))
+        return blocks if now < until else None
 
     @property
     def down(self) -> bool:

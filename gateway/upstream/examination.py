@@ -8,7 +8,7 @@ Does not belong here: what an answer tells (dialect), and what follows from it (
 
 from __future__ import annotations
 
-from gateway.model import BlockRef, Call, ReplyKind
+from gateway.model import Call, ReplyKind
 from gateway.upstream.blocks import Finding
 from gateway.upstream.route import Route
 
@@ -36,18 +36,20 @@ def examine(route: Route, call: Call, position: int, result: bytes, now: float, 
     if told is None:
         return None
     if told.chain_id is not None:
-        if route.chain_id is None or told.chain_id == route.chain_id:
+        expected = route.chain_id if route.chain_id is not None else pool.chain_id_but(position)
+        if expected is None or told.chain_id == expected:
             return None
         pool.note_chain(position, told.chain_id, False)
         return Finding(ReplyKind.WRONG_CHAIN, f"chain id {told.chain_id}")
     blocks = pool.blocks
     if told.head is not None:
         pool.note_head(position, told.head, now)
-    elif call.block is BlockRef.NUMBER and not told.missing:
-        blocks.gave(position, call.method.family, call.low)
     finding = blocks.judge(call, position, told, now, again)
-    if finding is not None and finding.kind is ReplyKind.BEHIND and call.method.name == route.dialect.head_call[0]:
-        seen = route.dialect.encode_head(blocks.served)
-        if seen is not None:
-            return Finding(ReplyKind.ANSWER, finding.detail, seen)
+    if finding is None or finding.seen < 0:
+        return finding
+    seen = route.dialect.encode_head(finding.seen)
+    if told.nonce is not None:  # others are asked; if nobody knows better, what was seen holds
+        return Finding(finding.kind, finding.detail, seen)
+    if seen is not None and call.method.name == route.dialect.head_call[0]:
+        return Finding(ReplyKind.ANSWER, finding.detail, seen)
     return finding

@@ -15,7 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING, cast
 
 from gateway.clock import Clock, wall_seconds
-from gateway.model import Effect, Endpoint, Family, HeadReport, Method, Reading, ReplyKind
+from gateway.model import Effect, Endpoint, Family, HeadReport, Method, Reading, ReplyKind, Rhythm
 from gateway.policy.agreement import Suspicion
 from gateway.policy.budget import TokenBucket
 from gateway.policy.connectivity import Connectivity
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gateway.upstream.fleet import Pool
 
 MAX_UNSUPPORTED = 256  # method names remembered per route: names come from callers, so they are bounded
+LACKED_BY_ALL_FOR = 5.0  # seconds until a method that nobody offers is asked for again
 RANGE_HOLDS_FOR = 3600.0  # seconds that a learned limit of log queries is believed
 HEDGES_SAVED_UP = 10.0
 NO_SPAN = (0, NO_LIMIT)
@@ -55,6 +56,7 @@ class Facts:
         tallies: Tallies = no_tallies,
         *,
         block_time: float | None = None,
+        rhythm: Rhythm = Rhythm.SLOTS,
         connectivity: Connectivity | None = None,
         budgets: Callable[[Endpoint], ProviderBudget] | None = None,
         vital: Family = Family.HEAD,
@@ -71,7 +73,7 @@ class Facts:
         self._keeps_private = any(endpoint.private for endpoint in endpoints)
         now = clock()
         self.connectivity = connectivity or Connectivity()
-        self.blocks = Blocks(settings.heads, [endpoint.provider for endpoint in endpoints], block_time, now)
+        self.blocks = Blocks(settings.heads, [endpoint.provider for endpoint in endpoints], block_time, now, rhythm)
         self.domains = DomainWatch(settings.domains, [_member(endpoint) for endpoint in endpoints], now)
         self.suspicion = Suspicion(settings.audit, len(self.endpoints))
         find_budget = budgets or (lambda _: ProviderBudget(QuotaSettings(), now, wall_seconds()))
@@ -120,11 +122,14 @@ class Facts:
                 self._unsupported.pop(next(iter(self._unsupported)))
             absent = self._unsupported[method.name] = {}
         absent[position] = now + self.settings.holds.unsupported_for
+        usable = (s.position for s in self.states if s.drained_at is None and s.verified and s.chain_ok)
+        if all(now < absent.get(other, 0.0) for other in usable):  # it may be a sick balancer that speaks
+            for other in absent:
+                absent[other] = min(absent[other], now + LACKED_BY_ALL_FOR)
 
-    def range_learned(self, position: int, blocks: int, now: float) -> None:
-        """It said how many blocks a query may span."""
-        state = self.states[position]
-        state.max_range, state.max_range_until = max(1, blocks), now + RANGE_HOLDS_FOR
+    def range_learned(self, position: int, family: Family, blocks: int, now: float) -> None:
+        """It said how many blocks a query of this family may span."""
+        self.states[position].ranges[family] = max(1, blocks), now + RANGE_HOLDS_FOR
 
     def note_still(self, position: int, still: bool, why: str) -> None:
         """An exchange's host tells old public data, or lives again."""
@@ -146,6 +151,9 @@ class Facts:
             state.exclusion.until = now
             state.exclusion.times = 0
             state.budget.renewed(now)
+            for each in self.states:
+                if each.budget is state.budget:
+                    each.budget_until = 0.0
             self._moved(state, "excluded", "", "out", "in", state.exclusion_reason)
             state.exclusion_reason = ""
             self.changed()
@@ -184,6 +192,11 @@ class Facts:
         if state.verified and state.lost_at < 0:
             state.lost_at = self.clock()
             self.changed()
+
+    def chain_id_but(self, position: int) -> int | None:
+        """The chain that the others are on which are used; None: no other says."""
+        ids = (s.chain_id for s in self.states if s.position != position and s.verified and s.chain_ok)
+        return next((chain_id for chain_id in ids if chain_id is not None), None)
 
     def note_genesis(self, position: int, block_hash: str) -> None:
         """An endpoint told its first block: networks that share an id are told apart by it."""
@@ -242,7 +255,7 @@ class Facts:
         """Let the failure domains know how this endpoint does."""
         if state.drained_at is not None or not state.chain_ok:
             condition = Condition.UNKNOWN
-        elif state.down:
+        elif state.down or self.blocks.astray(state.position):
             condition = Condition.DOWN
         elif state.failing:
             condition = Condition.FAILING
@@ -284,6 +297,11 @@ class Facts:
     def adopt(self, position: int, old: EndpointState) -> None:
         """Take over the live state of an endpoint that a reload left unchanged."""
         self.domains.adopt(position, old.pool.domains, old.position, self.clock())
+        fresh = self.states[position]
+        if old.budget is not fresh.budget:
+            old.budget, old.budget_until = fresh.budget, 0.0
+        if old.endpoint.max_concurrency != fresh.endpoint.max_concurrency:
+            old.limit_to(fresh.endpoint.max_concurrency, self.settings.concurrency)
         old.pool = cast("Pool", self)
         old.position = position
         old.endpoint = self.endpoints[position]
@@ -314,6 +332,8 @@ class Facts:
             if was is not became:
                 self._standings[state.position] = became
                 detail = f"head {book.head(state.position)}, newest {book.reference}"
+                state.moved_at["head"] = self.clock()
+                self.watch(state, self.clock())
                 self._tell(Moved(self.route, state.endpoint.id, "head", "", was.value, became.value, detail))
 
     def _tell_domains(self) -> None:
@@ -328,6 +348,7 @@ class Facts:
 
     def _moved(self, state: EndpointState, what: str, family: str, was: str, became: str, detail: str = "") -> None:
         self.changed()
+        state.moved_at[what] = self.clock()
         self._tell(Moved(self.route, state.endpoint.id, what, family, was, became, detail))
 
 

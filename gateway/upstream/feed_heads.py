@@ -163,6 +163,7 @@ class HeadsFeed(Feed):
         for command in commands:
             match command:
                 case Told(header, late, dropped):
+                    self._route().pool.blocks.told(header.number)
                     for follower in tuple(self.followers):
                         for gone in dropped:
                             follower.dropped(gone, now)

@@ -1,7 +1,8 @@
 """A feed of anything else: events are passed through from one endpoint, and a change of endpoint is told.
 
 Always true: an event is told once, as `policy/feeds/plain` decides; after a change of endpoint the
-state is asked for anew where the protocol can, and otherwise callers are told that events may be lost.
+state is asked for anew where the protocol can, and otherwise callers are told that events may be lost;
+an endpoint that should speak with every block and does not is replaced.
 """
 
 from __future__ import annotations
@@ -64,6 +65,19 @@ class PassedFeed(Feed):
 
     def tick(self, now: float) -> None:
         self.sources.tend(now)
+        if self._machine.abandoned(now):
+            self.tell(Missed("no_endpoint"))
+        if self.subscription.steady and self._machine.stands_still(self._head, self._block_time, now):
+            for source in tuple(self.sources.active):
+                self.sources.drop(source.number, "silent")
+
+    @property
+    def _head(self) -> int:
+        return self._route().pool.blocks.book.reference if self.subscription.steady else -1
+
+    @property
+    def _block_time(self) -> float:
+        return self._route().pool.blocks.book.block_time
 
     def close(self) -> None:
         self.sources.close()
@@ -74,6 +88,7 @@ class PassedFeed(Feed):
     def _joined(self, number: int) -> None:
         now = self.clock()
         self._machine.joined(number, now)
+        self._machine.heard(self._head, now)
         must = self._machine.switched(now)
         if must == "refresh":
             if self._refreshing is not None:
@@ -84,6 +99,8 @@ class PassedFeed(Feed):
 
     def _pushed(self, source: Source, method: str, result: bytes) -> None:
         identity, place = self._route().dialect.place(self.subscription, result)
+        if self.subscription.steady:
+            self._machine.heard(self._head, self.clock())
         if self._machine.event(source.number, result, identity, place):
             self._tell(method, result)
 

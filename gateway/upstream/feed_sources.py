@@ -1,8 +1,8 @@
 """The sources of one feed: upstream subscriptions, on endpoints that fail as little together as possible.
 
 Always true: as many are kept up as are wanted and can be had; one that is lost is replaced at once,
-by an endpoint that shares no failure domain with it if there is one; an endpoint that failed is left
-alone for a while that doubles; each replacement leaves a trace.
+by an endpoint that shares no failure domain with it if there is one; one that takes its time is not waited
+for alone; an endpoint that failed is left alone for a while that doubles; each replacement leaves a trace.
 Does not belong here: what the events mean (policy/feeds), sockets (line).
 """
 
@@ -20,7 +20,8 @@ from gateway.events import Subscription
 from gateway.model import AttemptRecord, Endpoint, Sent
 from gateway.upstream.line import Line, Refused
 
-CONNECT_WITHIN = 3.0  # seconds a line has to be up before another endpoint is tried
+CONNECT_WITHIN = 3.0  # seconds a line has to be up
+SLOW_AFTER = 1.0  # seconds of connecting and subscribing after which another endpoint is tried beside
 ALONE_FIRST = 0.5  # seconds that an endpoint which failed is left alone; doubles
 ALONE_LONGEST = 60.0
 GOOD_AFTER = 30.0  # seconds after which a source's earlier failures are forgotten
@@ -95,7 +96,7 @@ class Sources:
         self._replaced = replaced
         self._numbers = 0
         self._active: dict[int, Source] = {}
-        self._trying: dict[str, asyncio.Task[None]] = {}
+        self._trying: dict[str, tuple[asyncio.Task[None], float]] = {}  # and since when
         self._alone: dict[str, _Alone] = {}
         self._losses: list[AttemptRecord] = []
         self._changed = asyncio.Event()
@@ -141,11 +142,12 @@ class Sources:
                 self._alone.pop(source.endpoint.id, None)
         for source in list(self._active.values())[self.wanted :]:
             self.drop(source.number, "not_wanted")
-        missing = self.wanted - len(self._active) - len(self._trying)
+        hopes = sum(1 for _, began in self._trying.values() if now - began < SLOW_AFTER)
+        missing = self.wanted - len(self._active) - hopes
         if missing > 0:
             for endpoint in self._choose(missing, now):
                 task = asyncio.ensure_future(self._try(endpoint))
-                self._trying[endpoint.id] = task
+                self._trying[endpoint.id] = task, now
                 task.add_done_callback(functools.partial(self._tried, endpoint.id))
 
     def drop(self, number: int, why: str) -> None:
@@ -159,7 +161,7 @@ class Sources:
     def close(self) -> None:
         """Nobody needs them any more."""
         self._closed = True
-        for task in self._trying.values():
+        for task, _ in self._trying.values():
             task.cancel()
         for source in self._active.values():
             if source.upstream_id is not None:
@@ -169,7 +171,7 @@ class Sources:
     # --- what sources say -------------------------------------------------------------------------
 
     def accepted(self, source: Source) -> None:
-        if self._closed:
+        if self._closed or len(self._active) >= self.wanted:  # another was quicker
             source.line.unsubscribe(self._subscription, source.upstream_id or b"")
             return
         self._active[source.number] = source

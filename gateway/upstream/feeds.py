@@ -1,20 +1,22 @@
 """The feeds of one route: who is subscribed to what, and the lines that events come over.
 
-Always true: equal subscriptions share one feed; a line is opened only to what the configuration names,
-and closed when nobody has needed it for a while; feeds and their callers outlive a reload.
+Always true: equal subscriptions share one feed, where what comes does not depend on when it was asked for;
+a line is opened only to what the configuration names, and closed when nobody has needed it for a while;
+feeds and their callers outlive a reload.
 Does not belong here: what one feed does (feed_heads, feed_logs, feed_plain).
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import BadReply, read_reply
-from gateway.errors import AttemptError, UnknownRoute
+from gateway.errors import AttemptError, TooManySubscriptions, UnknownRoute
 from gateway.events import FeedKind, Subscription
 from gateway.limits import FeedSettings
 from gateway.model import AttemptRecord, Endpoint, Family, HeadReport, Reason
@@ -25,6 +27,7 @@ from gateway.upstream.feed import Feed, Listener
 from gateway.upstream.feed_heads import HeadsFeed
 from gateway.upstream.feed_logs import LogsFeed
 from gateway.upstream.feed_plain import PassedFeed
+from gateway.upstream.fleet import Pool
 from gateway.upstream.line import Line
 from gateway.upstream.resolver import Resolver
 from gateway.upstream.route import Route
@@ -32,6 +35,7 @@ from gateway.upstream.sockets import ConnectBudget, SocketTarget, UpstreamSocket
 
 TICK = 0.05  # seconds
 KEPT_FOR = 30.0  # seconds that a feed or a line without use is kept: bots come back
+MOST_IDLE = 64  # of a route: who subscribes to ever other things and leaves must not fill it with feeds
 ASK_WITHIN = 5.0  # seconds for one question of a feed
 LONGEST_ANSWER = 64_000_000  # bytes of an answer that a feed reads
 SHOWN_FEEDS = 50  # of a route, on the status page
@@ -70,6 +74,8 @@ class Feeds:
         self._heads: HeadsFeed | None = None
         self._lines: dict[str, Line] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._own = itertools.count()
+        self._ranked: tuple[float, list[Endpoint]] = (-1.0, [])
         self._ticking: asyncio.Task[None] | None = None
 
     @property
@@ -109,17 +115,21 @@ class Feeds:
                 del self._lines[endpoint_id]
                 self._close(line)
         self._route, self._targets, self._settings = route, targets, settings
+        self._ranked = (-1.0, [])
         if self._heads is not None:
             self._heads.sources.wanted = settings.sources
         route.pool.on_head = self._polled
 
     async def join(self, subscription: Subscription, listener: Listener) -> Feed:
         """Subscribe; what is told from now on reaches the listener.  Raises Refused or a GatewayError."""
-        feed = self._feeds.get(subscription.key)
+        key = subscription.key if subscription.shared else b"%d %b" % (next(self._own), subscription.key)
+        feed = self._feeds.get(key)
+        if feed is None and len(self._feeds) >= self._settings.kinds:
+            self._make_room()
         if feed is None or feed.finished:
             if feed is not None:
                 feed.close()
-            feed = self._feeds[subscription.key] = self._made(subscription)
+            feed = self._feeds[key] = self._made(subscription)
         if self._ticking is None:
             self._ticking = asyncio.ensure_future(self._tick())
         feed.join(listener)
@@ -129,6 +139,13 @@ class Feeds:
             feed.leave(listener)
             raise
         return feed
+
+    def _make_room(self) -> None:
+        """One that is only kept gives way; filters come from callers.  Raises TooManySubscriptions."""
+        unused = next(((key, feed) for key, feed in self._feeds.items() if not feed.needed), None)
+        if unused is None:
+            raise TooManySubscriptions(f"a route carries at most {self._settings.kinds} different subscriptions")
+        self._forget(*unused)
 
     async def close(self) -> None:
         """The route is gone, or the gateway stops: everybody is told."""
@@ -172,7 +189,11 @@ class Feeds:
         """Endpoints with a WebSocket that may be used, the best first; a standby only while it is needed."""
         if self._route is None or not self._targets:
             return []
-        pool = self._route.pool
+        if now != self._ranked[0]:  # feeds look for sources at the same instants, each of them
+            self._ranked = (now, self._rank(self._route.pool, now))
+        return list(self._ranked[1])
+
+    def _rank(self, pool: Pool, now: float) -> list[Endpoint]:
         ranking = pool.ranking(Family.HEAD, now, True)
         cost = {i: state.cell(Family.HEAD).load.cost(now) for i, state in enumerate(pool.states)}
         front = sorted(ranking.front, key=lambda i: (i in ranking.demoted, cost[i]))
@@ -299,15 +320,24 @@ class Feeds:
                 try:
                     if feed.needed:
                         feed.tick(now)
-                    elif now - feed.idle_since > KEPT_FOR:
-                        self._forget(key, feed)
                 except Exception as error:
                     self._report(error)
                     self._forget(key, feed)
+            self._let_go(now)
             for endpoint_id, line in list(self._lines.items()):
                 if not line.used and now - line.idle_since > KEPT_FOR:
                     del self._lines[endpoint_id]
                     self._close(line)
+
+    def _let_go(self, now: float) -> None:
+        """End feeds that nobody has needed for a while, and the oldest of too many."""
+        idle = [(feed.idle_since, key) for key, feed in self._feeds.items() if not feed.needed]
+        idle.sort()
+        for place, (since, key) in enumerate(idle):
+            feed = self._feeds.get(key)  # the end of one may be that of another
+            too_many = place < len(idle) - MOST_IDLE
+            if feed is not None and (too_many or now - since > KEPT_FOR or not feed.subscription.shared):
+                self._forget(key, feed)
 
     def _forget(self, key: bytes, feed: Feed) -> None:
         if self._feeds.get(key) is feed:

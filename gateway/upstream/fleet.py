@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from gateway.model import Call, Family, Method, Outcome, Reason
+from gateway.model import Call, Family, Method, Outcome, Reason, ReplyKind
 from gateway.policy.selection import NEVER, NEVER_USED, Candidate, Ranking, pick, rank, successor
 from gateway.upstream.endpoints import Cell, EndpointState
 from gateway.upstream.facts import Facts
@@ -22,7 +22,10 @@ from gateway.upstream.permits import Permit
 
 SHORT_RANGE = 100  # blocks; no endpoint is known to refuse a log query that spans less
 RECONNECTS = frozenset({"connect_failed", "connect_timeout", "resolve_failed", "tls_failed", "connection_lost"})
+BUDGET_LOOKED_AT_EVERY = 60.0  # seconds: another endpoint of its account may have found that it is renewed
+_NO_LATER = (Family.HEAD, Family.SEND)  # a head that went back is seen in the answer; a send is about no block
 _SOON = (Reason.NO_BUDGET, Reason.HELD)
+THROTTLED = ReplyKind.THROTTLED.value
 UNREACHED = RECONNECTS | {"attempt_timeout"}
 """How an attempt ends that found nobody: the fault may be our own network's."""
 
@@ -80,6 +83,10 @@ class Pool(Facts):
         if not front:
             return None
         states = self.states
+        if self.blocks.served > high and call.about_the_head and family not in _NO_LATER:
+            permit = self._among_those_ahead(ranking, call, now)
+            if permit is not None:
+                return permit
         if len(front) == 1:
             position = front[0]
         else:
@@ -88,30 +95,59 @@ class Pool(Facts):
             position = pick(front, costs, ranking.shares, self._random.random())
         return self._grant(states[position], call, now)
 
+    def _among_those_ahead(self, ranking: Ranking, call: Call, now: float) -> Permit | None:
+        """Who has told block 100 and reads a balance expects that of block 100, not of the one before.
+
+        A permit at one of the front that have the newest block that callers have seen; None: none is free.
+        """
+        floor = self.blocks.served
+        places = [n for n, position in enumerate(ranking.front) if not self.blocks.late(position, floor)]
+        if not places:
+            return None
+        ahead = [ranking.front[n] for n in places]
+        shares = [ranking.shares[n] for n in places] if ranking.shares is not None else None
+        costs = [self.states[position].cell(call.method.family).load.cost(now) for position in ahead]
+        return self._grant(self.states[pick(ahead, costs, shares, self._random.random())], call, now)
+
     def next(
-        self, call: Call, used: Sequence[int], last_resort: bool, now: float, *, apart: bool = False
+        self,
+        call: Call,
+        used: Sequence[int],
+        last_resort: bool,
+        now: float,
+        *,
+        apart: bool = False,
+        doubted: bool = False,
+        rouse: bool = True,
     ) -> Permit | None:
         """A permit at the best endpoint outside `used`; the last resort included if asked for.
 
-        `apart`: only one that runs somewhere else than those used, and is in no doubt itself.
+        `apart`: only one that runs somewhere else than those used, is in no doubt itself, and whose provider's
+        budget can spare it.  `doubted`: those used did answer, and somebody who has the newest block may know
+        better.  `rouse`: a standby that sleeps may be asked, too.
         """
         ranking = self.ranking_for(call, now)
         family = call.method.family
+        newest = self.blocks.book.reference
+        late = [call.high < 0 and self.blocks.late(position, newest) for position in range(len(self.states))]
         taken = list(used)
         while True:
             costs = [state.cell(family).load.cost(now) for state in self.states]
-            position = successor(ranking, self.endpoints, costs, taken, last_resort)
+            position = successor(ranking, self.endpoints, costs, taken, last_resort, late, doubted)
             if position is None:
                 return None
-            if apart and (
-                position in ranking.demoted
-                or any(self.endpoints[position].shares_place_with(self.endpoints[i]) for i in used)
-            ):
-                return None
+            taken.append(position)
+            if apart and (position in ranking.demoted or not self._can_spare(position, used, now)):
+                continue
+            if not rouse and not self.states[position].awake:
+                continue
             permit = self._grant(self.states[position], call, now, position in ranking.need)
             if permit is not None:
                 return permit
-            taken.append(position)
+
+    def one(self, position: int, call: Call, now: float) -> Permit | None:
+        """A permit at one endpoint, with all that a call needs there: a slot, and its provider's budget."""
+        return self._grant(self.states[position], call, now)
 
     def busy(self, call: Call, now: float) -> bool:
         """Somebody healthy could have it, and only has no slot or no budget left, or asked for a moment's peace."""
@@ -127,7 +163,11 @@ class Pool(Facts):
 
     def free_after(self, call: Call, now: float) -> float | None:
         """Seconds until a refused endpoint may be free again; None when no time is known."""
-        until = min((until for _, _, until in self.ranking_for(call, now).refused), default=NEVER)
+        ends = [
+            now + self.states[i].budget.available_after(call.method.cost, now) if reason is Reason.NO_BUDGET else until
+            for i, reason, until in self.ranking_for(call, now).refused
+        ]
+        until = min(ends, default=NEVER)
         return max(0.0, until - now) if until != NEVER else None
 
     def all_lack(self, method: Method, now: float) -> bool:
@@ -137,29 +177,26 @@ class Pool(Facts):
 
     def range_limit(self, call: Call, now: float) -> int | None:
         """The most blocks that anyone usable serves at once, as they said; None: nobody has said."""
-        limits = []
-        for state in self.states:
-            if state.refusal(call.method.family, now)[0] is None:
-                if state.max_range is None or now >= state.max_range_until:
-                    continue
-                limits.append(state.max_range)
-        return max(limits, default=None)
+        family = call.method.family
+        usable = (state for state in self.states if state.refusal(family, now)[0] is None)
+        return max((limit for s in usable if (limit := s.max_range(family, now)) is not None), default=None)
 
     def at(self, position: int, family: Family, now: float) -> Permit | None:
-        """A permit at one endpoint whatever its health, for look-ups and votes; None without a slot."""
+        """A permit at one endpoint whatever its health, for look-ups; None without a slot."""
         state = self.states[position]
         if state.in_flight >= state.endpoint.max_concurrency:
             return None
         return self.ask(position, family, now)
 
-    def ask(self, position: int, family: Family, now: float) -> Permit:
-        """The same for a question of our own, whether there is a slot or not.
+    def ask(self, position: int, family: Family, now: float, cost: float = 1.0) -> Permit:
+        """The same for a question of our own, whether there is a slot and a budget or not; both are charged.
 
         At most one is out per endpoint; without it a busy endpoint would soon count as one that is lost.
         """
         state = self.states[position]
         cell = state.cell(family)
-        return Permit(state, cell, cell.breaker.generation, now)
+        state.budget.charge(cost, now)
+        return Permit(state, cell, cell.breaker.generation, now, cost=cost)
 
     def probe(self, position: int, family: Family, now: float) -> Permit | None:
         """A half-open probe's permit, if the breaker is ready for one."""
@@ -171,7 +208,8 @@ class Pool(Facts):
             self._moved(state, "breaker", family.value, before.value, cell.breaker.state.value)
         if generation is None:
             return None
-        return Permit(state, cell, generation, now)
+        state.budget.charge(1.0, now)
+        return Permit(state, cell, generation, now, cost=1.0)
 
     def _grant(self, state: EndpointState, call: Call, now: float, last_resort: bool = False) -> Permit | None:
         """Slot and budget together, or nothing."""
@@ -179,23 +217,38 @@ class Pool(Facts):
         cell = state.cells[family.slot] or state.cell(family)
         if state.in_flight >= state.endpoint.max_concurrency or cell.load.in_flight >= cell.limit.limit:
             return None
-        budget = state.budget
-        if not budget.take(call.method.cost, now):
-            until = now + budget.available_after(call.method.cost, now)
-            if until > state.budget_until:
-                state.budget_until = until
-                self.changed()
+        cost = call.method.cost
+        if not state.budget.take(cost, now):
+            self._short(state, cost, now)
             return None
-        return Permit(state, cell, cell.breaker.generation, now, last_resort)
+        return Permit(state, cell, cell.breaker.generation, now, last_resort, cost)
+
+    def _short(self, state: EndpointState, cost: float, now: float) -> None:
+        """A budget cannot pay for a call: let it save up for that if it takes no longer than calls may wait.
+
+        If it takes longer, calls that cost less go on: one trace must not keep all others waiting for it.
+        """
+        wait = state.budget.available_after(cost, now)
+        if wait > self.settings.admission.wait_at_most:
+            wait = state.budget.available_after(1.0, now)
+        until = now + min(wait, BUDGET_LOOKED_AT_EVERY)
+        if until > state.budget_until:
+            state.budget_until = until
+            self.changed()
+
+    def _can_spare(self, position: int, used: Sequence[int], now: float) -> bool:
+        """It stands elsewhere than those used, and its provider's budget is not down to what callers need."""
+        endpoint, budget = self.endpoints[position], self.states[position].budget
+        if any(endpoint.shares_place_with(self.endpoints[i]) for i in used):
+            return False
+        return budget.left(now) >= budget.reserve
 
     def _has(self, state: EndpointState, call: Call, now: float) -> bool:
         """It serves the call's blocks: they are there, not pruned, and not more than it allows at once."""
         if not self.blocks.has(state.position, call.method.family, call.low, call.high, now):
             return False
-        span = call.high - call.low + 1
-        return not (
-            state.max_range is not None and call.low >= 0 and span > state.max_range and now < state.max_range_until
-        )
+        limit = state.max_range(call.method.family, now) if call.low >= 0 else None
+        return limit is None or call.high - call.low < limit
 
     def _absent(self, method: str, now: float) -> dict[int, float] | None:
         absent = self._unsupported.get(method)
@@ -216,7 +269,10 @@ class Pool(Facts):
         if cell is not None:
             ramp = cell.breaker.slow_start_share(now)
             share, ramping, since = share * ramp, ramp < 1.0, cell.breaker.changed_at
-        return Candidate(state.endpoint, reason, until, share, ramping, since, self.in_doubt(state))
+        demoted = self.in_doubt(state)
+        if about_the_head and not demoted and family is not Family.SEND and self.blocks.unheard(state.position):
+            demoted = 1
+        return Candidate(state.endpoint, reason, until, share, ramping, since, demoted)
 
     # --- counting ---------------------------------------------------------------------------------------
 
@@ -236,6 +292,8 @@ class Pool(Facts):
                 return
         elif outcome is not Outcome.IGNORED and self.connectivity.unsettled:
             self.reached(state, now)
+        if ended == THROTTLED:
+            cell.limit.dropped(cell.load.in_flight + 1, now)
         self._judge(state, cell, generation, outcome, now)
 
     def reached(self, state: EndpointState, now: float) -> None:

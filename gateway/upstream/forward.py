@@ -25,7 +25,7 @@ from gateway.errors import (
     OutcomeUnknown,
     VenueLimited,
 )
-from gateway.model import AttemptRecord, Outcome, Reading, ReplyKind, RequestClass, Sent
+from gateway.model import Outcome, Reading, ReplyKind, RequestClass, Sent
 from gateway.policy.plan import CallerGone, Command, Deliver, Ended, Fail, Launch, NothingLeft, Plan
 from gateway.policy.weights import Priority
 from gateway.upstream.decoding import BodyDecoder, DecodingError
@@ -33,9 +33,11 @@ from gateway.upstream.engine import Reply
 from gateway.upstream.forwarded import Forwarded, collected, size_of
 from gateway.upstream.gate import Limited
 from gateway.upstream.permits import Permit
+from gateway.upstream.tries import Try, answer_of, close_all, left, refusals, refused
 from gateway.upstream.venue_route import VenueRoute
 
 MOST_INSPECTED = 1_000_000  # bytes of a compressed answer that are unpacked to be read
+MORE = 0.05  # seconds of time that are worth asking again for
 SIGNATURE_MARGIN = 0.5  # seconds before a signature's end in which nothing is sent any more: it has to travel
 _PRIORITIES = {
     Use.ORDER: Priority.ORDER,
@@ -47,48 +49,6 @@ _PRIORITIES = {
     Use.INFO: Priority.LONE,
 }
 Gone = Callable[[], bool]
-
-
-class _Try:
-    """One attempt's end.  What is told of it is put together when somebody asks: mostly nobody does."""
-
-    __slots__ = ("ended_at", "failure", "kind", "permit", "reading", "reply")
-
-    def __init__(
-        self,
-        permit: Permit,
-        kind: str,
-        ended_at: float,
-        reply: Reply | None = None,
-        reading: VenueReading = GOOD,
-        failure: AttemptError | None = None,
-    ) -> None:
-        self.permit = permit
-        self.kind = kind
-        self.ended_at = ended_at
-        self.reply = reply
-        self.reading = reading
-        self.failure = failure
-
-    @property
-    def sent(self) -> Sent:
-        return self.failure.sent if self.failure is not None else Sent.ANSWERED
-
-    @property
-    def record(self) -> AttemptRecord:
-        failure, permit = self.failure, self.permit
-        ended = failure.reason if failure is not None else self.reading.kind.value
-        detail = failure.message if failure is not None else self.reading.detail
-        return AttemptRecord(
-            permit.state.endpoint.id, self.kind, ended, self.sent, permit.started_at, self.ended_at, detail
-        )
-
-    @property
-    def ended(self) -> Ended:
-        position = self.permit.state.position
-        if self.failure is not None:
-            return Ended(position, self.failure.sent, None, self.failure.reason)
-        return Ended(position, Sent.ANSWERED, self.reading.kind, has_error_object=self.reading.settled)
 
 
 class Forwarder:
@@ -110,16 +70,17 @@ class Forwarder:
         route.last_call_at = self._clock()
         key = route.requests.share_key(call) if route.settings.share else None
         if key is not None:
-            return await self._shared(route, call, head, deadline_at, caller, gone, key)
+            return await self._shared(route, call, head, deadline_at, caller, key)
         account = route.requests.ordered_by(call)
         if account:
             try:
-                async with route.rows.turn(account, deadline_at):
+                until = min(deadline_at, self._expires(route, call, self._clock()))
+                async with route.rows.turn(account, until):
+                    if gone():
+                        return left(call)
                     return await self._once(route, call, head, deadline_at, caller, gone)
             except Limited as limited:
-                return _refused(
-                    call, "the calls of this key that came before are not answered yet", limited.retry_after
-                )
+                return refused(call, "the calls of this key that came before are not answered yet", limited.retry_after)
         return await self._once(route, call, head, deadline_at, caller, gone)
 
     async def _shared(
@@ -129,20 +90,25 @@ class Forwarder:
         head: bytes,
         deadline_at: float,
         caller: str,
-        gone: Gone,
         key: tuple[object, ...],
     ) -> Forwarded:
-        """A public read: what is fresh, or under way, serves all who ask."""
+        """A public read: what is fresh, or under way, serves all who ask, and goes on when who began it leaves."""
 
         async def fetch() -> Forwarded:
-            answer = await self._once(route, call, head, deadline_at, caller, gone)
+            answer = await self._once(route, call, head, deadline_at, caller, _stays)
+            answer.until = deadline_at
             return await collected(answer)
 
         assert call.listed is not None
-        try:
-            answer, how = await route.shelf.get(key, call.listed.rest.fresh_for, deadline_at, fetch, size_of)
-        except TimeoutError:
-            return Forwarded(attempts=0, error=DeadlinePassed("the deadline passed; the same was being asked already"))
+        while True:
+            try:
+                answer, how = await route.shelf.get(key, call.listed.rest.fresh_for, deadline_at, fetch, size_of)
+            except TimeoutError:
+                error = DeadlinePassed("the deadline passed; the same was being asked already")
+                return Forwarded(attempts=0, error=error)
+            impatient = isinstance(answer.error, (DeadlinePassed, VenueLimited)) and answer.until < deadline_at - MORE
+            if how != "joined" or not impatient:
+                break  # who has more time than the one that asked asks again
         if how == "miss":
             answer.shared = how
             return answer
@@ -163,7 +129,7 @@ class Forwarder:
         self, route: VenueRoute, call: VenueCall, head: bytes, deadline_at: float, caller: str, gone: Gone
     ) -> Forwarded:
         charges = route.requests.charges(call)
-        limited = await self._admitted(route, call, charges, deadline_at, caller)
+        limited = await self._admitted(route, call, charges, deadline_at, caller, gone)
         if limited is not None:
             return limited
         permit = route.pool.first(call, self._clock())
@@ -172,19 +138,25 @@ class Forwarder:
             return await self._by_plan(route, call, head, deadline_at, caller, gone, None)
         first = await self._try(route, call, head, permit, deadline_at, charges, "primary")
         if first.reading.word is Word.ANSWER and first.reply is not None:
-            return _answer(route, call, [first], first)
+            return answer_of(route, call, [first], first)
         return await self._by_plan(route, call, head, deadline_at, caller, gone, first)
 
     async def _admitted(
-        self, route: VenueRoute, call: VenueCall, charges: list[tuple[str, str, float]], deadline_at: float, caller: str
+        self,
+        route: VenueRoute,
+        call: VenueCall,
+        charges: list[tuple[str, str, float]],
+        deadline_at: float,
+        caller: str,
+        gone: Gone,
     ) -> Forwarded | None:
-        """Wait for the venue's limits; a refusal if there is no turn in time."""
+        """Wait for the venue's limits; a refusal if there is no turn in time, or nobody is there any more."""
         gate = route.gate
         use = call.use
         priority = _PRIORITIES[use] if use is not None else Priority.ACCOUNT
         if priority is Priority.LONE and route.shelf.popular(route.requests.share_key(call)):
             priority = Priority.MARKET
-        scopes = (call.method.name, call.account)
+        scopes = call.scopes
         if gate.open(charges, scopes, priority):
             return None
         now = self._clock()
@@ -193,15 +165,18 @@ class Forwarder:
             await gate.enter(charges, scopes, priority, caller, min(deadline_at, expires))
         except Limited as limited:
             what = "has told this address to stop" if limited.banned else "allows no more requests for now"
-            return _refused(call, f"{route.title} {what}", limited.retry_after)
+            return refused(call, f"{route.title} {what}", limited.retry_after)
+        if gone():
+            gate.returned(charges)
+            return left(call)
         return None
 
     def _expires(self, route: VenueRoute, call: VenueCall, now: float) -> float:
-        """The instant after which a signed call is not sent any more."""
+        """The instant after which a signed call is not sent any more, by the clock of the venue that judges it."""
         until = route.requests.expires_at(call)
         if until is None:
             return float("inf")
-        return now + until - wall_seconds() - SIGNATURE_MARGIN
+        return now + until - (wall_seconds() + route.skew) - SIGNATURE_MARGIN
 
     # --- one attempt ------------------------------------------------------------------------------
 
@@ -214,9 +189,9 @@ class Forwarder:
         deadline_at: float,
         charges: list[tuple[str, str, float]],
         kind: str,
-    ) -> _Try:
+    ) -> Try:
         """Send it once and understand the answer.  Never raises but for cancellation."""
-        write = call.request_class.write
+        write = call.write
         try:
             now = self._clock()
             reply = await route.engines[permit.state.position].forward(
@@ -234,17 +209,19 @@ class Forwarder:
             raise
         now = self._clock()
         reading = self._read(route, call, reply, write)
-        for limit, used in reading.used:
-            route.gate.told(limit, _key_of(charges, limit), used)
+        if reading.used:
+            route.gate.told(charges, reading.used)
         if reading.hold_for:
-            scope = {"": "", "path": call.method.name, "account": call.account}[reading.hold_each]
-            route.gate.hold(reading.hold_for, scope, reading.banned)
+            scope = call.scope(reading.hold_each)
+            if scope is not None:
+                route.gate.hold(reading.hold_for, scope, reading.banned)
         if reading.word is Word.ANSWER:
             permit.settle(Outcome.SUCCESS, "answer", now)
         else:
-            effect = Reading(reading.kind) if reading.kind is ReplyKind.GONE else None
+            shut = reading.kind is ReplyKind.GONE and not call.signed  # a no to one account is no fact of the host
+            effect = Reading(reading.kind) if shut else None
             permit.settle(reading.kind.counts, reading.kind.value, now, effect)
-        return _Try(permit, kind, now, reply, reading)
+        return Try(permit, kind, now, reply, reading)
 
     def _failed(
         self,
@@ -254,12 +231,12 @@ class Forwarder:
         error: AttemptError,
         charges: list[tuple[str, str, float]],
         kind: str,
-    ) -> _Try:
+    ) -> Try:
         now = self._clock()
         permit.settle(error.counts, error.reason, now)
         if error.sent is Sent.NOT_SENT:
             route.gate.returned(charges)
-        return _Try(permit, kind, now, failure=error)
+        return Try(permit, kind, now, failure=error)
 
     @staticmethod
     def _read(route: VenueRoute, call: VenueCall, reply: Reply, write: bool) -> VenueReading:
@@ -269,8 +246,6 @@ class Forwarder:
             if reply.status < 300 and not write:
                 return GOOD
             body = b""
-        elif call.listed is None and reply.status < 300 and not write:
-            return GOOD  # what no file knows may be something else than JSON
         encoding = reply.header(b"content-encoding")
         if body and encoding is not None and encoding.lower() != b"identity":
             try:
@@ -280,6 +255,8 @@ class Forwarder:
                 if reply.status < 300 and not write:
                     return GOOD  # too large to be looked into, or packed in a way that only callers know
                 body = b""
+        if call.listed is None and reply.status < 300 and not write and body[:1] not in (b"{", b"["):
+            return GOOD  # what no file knows may be something else than JSON
         return route.answers.read(reply.status, reply.headers, body, write, wall_seconds())
 
     # --- the long way -----------------------------------------------------------------------------
@@ -292,14 +269,14 @@ class Forwarder:
         deadline_at: float,
         caller: str,
         gone: Gone,
-        first: _Try | None,
+        first: Try | None,
     ) -> Forwarded:
         """Every call that its first host did not answer well."""
         now = self._clock()
         deadline_at = min(deadline_at, self._expires(route, call, now))
         request_class = _planned_as(route, call)
         plan = Plan(request_class, route.pool.settings.retry, deadline_at)
-        tries: list[_Try] = []
+        tries: list[Try] = []
         command: Command
         if first is None:
             command = Launch((), request_class.last_resort)
@@ -312,9 +289,9 @@ class Forwarder:
                 if tries and gone():
                     command = self._tell(plan, route, CallerGone())
                     continue
-                found = await self._launch(route, call, head, deadline_at, caller, command)
-                if isinstance(found, _Try):
-                    _close(tries)
+                found = await self._launch(route, call, head, deadline_at, caller, gone, command)
+                if isinstance(found, Try):
+                    close_all(tries)
                     tries.append(found)
                     command = self._tell(plan, route, found.ended)
                 else:
@@ -322,7 +299,7 @@ class Forwarder:
                     free_after = route.pool.free_after(call, self._clock())
                     command = self._tell(plan, route, NothingLeft(free_after))
             elif isinstance(command, Deliver):
-                return _answer(route, call, tries, tries[command.attempt])
+                return answer_of(route, call, tries, tries[command.attempt])
             else:
                 assert isinstance(command, Fail)
                 return self._fail(route, call, tries, command, limited)
@@ -336,12 +313,19 @@ class Forwarder:
         return command
 
     async def _launch(
-        self, route: VenueRoute, call: VenueCall, head: bytes, deadline_at: float, caller: str, command: Launch
-    ) -> _Try | Forwarded | None:
+        self,
+        route: VenueRoute,
+        call: VenueCall,
+        head: bytes,
+        deadline_at: float,
+        caller: str,
+        gone: Gone,
+        command: Launch,
+    ) -> Try | Forwarded | None:
         """One more attempt; a refusal when the limits leave no turn; None when no host is left."""
         pool = route.pool
         charges = route.requests.charges(call)
-        limited = await self._admitted(route, call, charges, deadline_at, caller)
+        limited = await self._admitted(route, call, charges, deadline_at, caller, gone)
         if limited is not None:
             return limited
         now = self._clock()
@@ -355,16 +339,16 @@ class Forwarder:
         return await self._try(route, call, head, permit, deadline_at, charges, kind)
 
     def _fail(
-        self, route: VenueRoute, call: VenueCall, tries: list[_Try], command: Fail, limited: Forwarded | None
+        self, route: VenueRoute, call: VenueCall, tries: list[Try], command: Fail, limited: Forwarded | None
     ) -> Forwarded:
         """Nobody answered well: the venue's own last word if there is one, else ours."""
         for attempt in reversed(tries):
             if attempt.reply is not None:
-                return _answer(route, call, tries, attempt)
+                return answer_of(route, call, tries, attempt)
         if limited is not None and not tries:
             return limited
         records = tuple(attempt.record for attempt in tries)
-        write = call.request_class.write
+        write = call.write
         sent = any(attempt.sent is not Sent.NOT_SENT for attempt in tries)
         words = ", ".join(f"{record.endpoint}: {record.ended}" for record in records)
         error: GatewayError
@@ -375,9 +359,9 @@ class Forwarder:
                 attempts=records,
             )
         elif not tries:
-            refusals = _refusals(route, call, self._clock())
+            why = refusals(route, call, self._clock())
             error = NoEndpoint(
-                f"no host of {route.title} may have this call now ({refusals}); nothing was sent",
+                f"no host of {route.title} may have this call now ({why}); nothing was sent",
                 attempts=records,
                 retry_after=command.retry_after,
             )
@@ -390,10 +374,8 @@ class Forwarder:
         return Forwarded(attempts=len(tries), error=error, records=records, execution=execution, found_by=found_by)
 
 
-def _refused(call: VenueCall, why: str, retry_after: float) -> Forwarded:
-    """It got no turn in time."""
-    error = VenueLimited(f"{why}; nothing was sent", retry_after=retry_after)
-    return Forwarded(attempts=0, error=error, execution="not_sent" if call.request_class.write else "")
+def _stays() -> bool:
+    return False
 
 
 def _planned_as(route: VenueRoute, call: VenueCall) -> RequestClass:
@@ -401,44 +383,3 @@ def _planned_as(route: VenueRoute, call: VenueCall) -> RequestClass:
     if call.request_class is RequestClass.VENUE_SIGNED_READ and route.requests.ordered_by(call):
         return RequestClass.STATEFUL
     return call.request_class
-
-
-def _answer(route: VenueRoute, call: VenueCall, tries: list[_Try], attempt: _Try) -> Forwarded:
-    """The venue's own answer, with what we know of its outcome."""
-    reply, reading = attempt.reply, attempt.reading
-    assert reply is not None
-    answer = Forwarded(
-        reply.status,
-        reply.headers,
-        reply.body,
-        reply.stream,
-        attempt.permit.state.endpoint.id,
-        len(tries),
-        word=reading.word,
-    )
-    if len(tries) > 1 or reading.word is not Word.ANSWER:
-        answer.records = tuple(item.record for item in tries)
-    if attempt.permit.last_resort:
-        answer.degraded = "last_resort"
-    if call.request_class.write:
-        answer.execution = "done" if reading.settled else "unknown"
-        if answer.execution == "unknown":
-            answer.found_by = route.requests.found_by(call)
-    return answer
-
-
-def _close(tries: list[_Try]) -> None:
-    """What came before is not wanted any more: streams hold their connections."""
-    for attempt in tries:
-        if attempt.reply is not None and attempt.reply.stream is not None:
-            attempt.reply.stream.close()
-            attempt.reply = None
-
-
-def _key_of(charges: list[tuple[str, str, float]], limit: str) -> str:
-    return next((key for name, key, _ in charges if name == limit), "")
-
-
-def _refusals(route: VenueRoute, call: VenueCall, now: float) -> str:
-    refused = {i: reason.value for i, reason, _ in route.pool.ranking_for(call, now).refused}
-    return ", ".join(f"{e.id}: {refused.get(i, 'no_slot')}" for i, e in enumerate(route.pool.endpoints))

@@ -19,7 +19,8 @@ class Forwarded:
     """A request's end.  Either `error` is ours, or the rest is the venue's own answer.
 
     `headers` are as they came; `stream` is the rest of a large body.  `execution` is ``done``, ``not_sent`` or
-    ``unknown`` for writes, else empty; `found_by` how to find out.
+    ``unknown`` for writes, else empty; `found_by` how to find out.  `until` is the instant at which whoever asked
+    would have had no more time, for those who share it.
     """
 
     status: int = 0
@@ -35,6 +36,7 @@ class Forwarded:
     shared: str = ""
     degraded: str = ""
     word: Word = Word.ANSWER
+    until: float = 0.0
 
     @property
     def rpc_error(self) -> bytes | None:

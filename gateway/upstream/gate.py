@@ -125,9 +125,12 @@ class Gate:
         if self._turns:
             self._serve()
 
-    def told(self, limit: str, key: str, used: float) -> None:
-        """A header told how much of a limit is used."""
-        self.limits.told(limit, key, used, self._clock())
+    def told(self, charges: Charges, used: Sequence[tuple[str, float]]) -> None:
+        """Headers told how much of its limits is used."""
+        for limit, amount in used:
+            for name, key, _ in charges:
+                if name == limit:
+                    self.limits.told(limit, key, amount, self._clock())
 
     def close(self) -> None:
         if self._timer is not None:
@@ -144,18 +147,25 @@ class Gate:
             if not place.future.done():
                 place.future.set_exception(self._limited(limits.free_at(place.charges, place.priority, now) - now))
         wake_at = NEVER
-        while (following := turns.first()) is not None:
+        passed: set[_Place] = set()  # they wait for limits of their own, which nobody behind them needs
+        wanted: set[tuple[str, str]] = set()  # what they wait for; who needs the same waits behind them
+        while (following := turns.first(passed)) is not None:
             place = following
             held_until = self._held_until(place.scopes)
-            if held_until <= now and limits.take(place.charges, place.priority, now):
-                turns.serve()
+            behind = not wanted.isdisjoint((name, key) for name, key, _ in place.charges if key)
+            if held_until <= now and not behind and limits.take(place.charges, place.priority, now):
+                turns.serve(place)
                 if place.future.done():
                     limits.returned(place.charges, now)
                 else:
                     place.future.set_result(None)
                 continue
-            wake_at = max(held_until, limits.free_at(place.charges, place.priority, now))
-            break
+            if not behind:
+                wake_at = min(wake_at, max(held_until, limits.free_at(place.charges, place.priority, now)))
+            if held_until <= now and not limits.waits_alone(place.charges, place.priority, now):
+                break
+            passed.add(place)
+            wanted.update((name, key) for name, key, _ in place.charges if key)
         self._wake(min(wake_at, now + 0.25) if turns else NEVER, now)
 
     def _wake(self, at: float, now: float) -> None:

@@ -54,9 +54,6 @@ class Hedge:
         if permit is None:
             pool.hedge_budget.earn(1.0)
             return
-        if permit.state.budget.left(now) < permit.state.budget.reserve:
-            permit.release()
-            return
         route.stats.hedges += 1
         self._task = asyncio.ensure_future(
             self._attempts.send(route, self._call, permit, self._deadline_at, self._heads, "hedge", again=False)

@@ -136,11 +136,10 @@ class Httpx2Engine:
         """See `engine.Engine.forward`."""
         if self._clock() >= deadline_at:
             raise Cancelled("no time was left", sent=Sent.NOT_SENT)
-        lines = [tuple(line.split(b": ", 1)) for line in head.split(b"\r\n") if line]
-        headers = [(name, value) for name, value in lines if name.lower() != b"content-length"]
-        request = httpx2.Request(
-            verb.decode("ascii"), self._url, headers=[*headers, *self._own], content=body if body else None
-        )
+        lines = [(name, value) for name, _, value in (line.partition(b": ") for line in head.split(b"\r\n") if line)]
+        request = httpx2.Request(verb.decode("ascii"), self._url, content=body if body else None)
+        host = (b"Host", request.headers["host"].encode())
+        request.headers = httpx2.Headers([host, *self._own, *lines])  # what httpx2 would add was not asked for
         request.extensions["target"] = self._target.partition(b"?")[0].rstrip(b"/") + target
         return await self._exchange(request, deadline_at, raw=True)
 

@@ -1,7 +1,8 @@
 """A line: one endpoint's WebSocket with the subscriptions that run on it.
 
 Always true: each upstream subscription belongs to one stream, which is told exactly once when it is
-lost; a notification that nobody subscribed to is ignored; a question on a line has a limit in time.
+lost; an event that comes before the answer which tells its subscription's id waits for that; one that
+nobody subscribed to is ignored; a question on a line has a limit in time.
 Does not belong here: keeping the socket alive (sockets), what an event means (streams).
 """
 
@@ -22,6 +23,7 @@ from gateway.upstream.sockets import UpstreamSocket
 
 _ID_BEGINS = frozenset(b"%c" % c for c in b'"0123456789')  # an id is a string or a number, never null or an object
 ANSWER_WITHIN = 5.0  # seconds an endpoint has to take a subscription
+MOST_EARLY = 256  # events that came before the answer to their subscription
 MOST_GIVEN_UP = 100  # subscriptions whose answer nobody waits for, and that are ended should one come
 
 
@@ -55,7 +57,7 @@ class _Asked:
 
 
 class Line:
-    """See the module.  `heard_at`: when it last said anything; `idle_since`: since when nobody needed it, if so."""
+    """See the module.  `idle_since`: since when nobody needed it, if so."""
 
     def __init__(
         self,
@@ -68,9 +70,9 @@ class Line:
         self._ids = itertools.count(1)
         self._asked: dict[int, _Asked] = {}
         self._takers: dict[bytes, Taker] = {}
+        self._early: list[Notification] = []
         self._given_up: dict[int, Subscription] = {}
         self._opened = asyncio.Event()
-        self.heard_at = clock()
         self.idle_since = clock()
         self.why_lost = ""
         self.socket = open_socket(self)
@@ -111,6 +113,8 @@ class Line:
             raise AttemptTimeout("the subscription was not answered", sent=Sent.SENT) from None
         finally:
             self._asked.pop(number, None)
+            if not self._asked:
+                self._early.clear()
             if sent and not asked.answered.done():
                 self._given_up[number] = subscription
                 if len(self._given_up) > MOST_GIVEN_UP:
@@ -146,16 +150,16 @@ class Line:
     # --- upstream.sockets.SocketEvents ------------------------------------------------------------
 
     def opened(self, socket: UpstreamSocket) -> None:
-        self.heard_at = self._clock()
         self._opened.set()
 
     def message(self, socket: UpstreamSocket, data: bytes) -> None:
-        self.heard_at = self._clock()
         told = read_message(data)
         if isinstance(told, Notification):
             taker = self._takers.get(told.subscription)
             if taker is not None:
                 taker.notified(told.method, told.result)
+            elif self._asked and len(self._early) < MOST_EARLY:
+                self._early.append(told)
         elif isinstance(told, Reply) and told.id is not None:
             self._answered(told.id, told)
 
@@ -175,6 +179,12 @@ class Line:
                 before.ended("id_given_twice")  # its events could not be told from those of the new one
             asked.taker.accepted(upstream_id)
             asked.answered.set_result(None)
+            early, self._early = self._early, []
+            for event in early:
+                if event.subscription == upstream_id:
+                    asked.taker.notified(event.method, event.result)
+                else:
+                    self._early.append(event)
         else:
             asked.answered.set_exception(Refused(bytes(told.error or b"null")))
 
@@ -188,6 +198,7 @@ class Line:
             self.idle_since = self._clock()
         takers, self._takers = self._takers, {}
         self._given_up.clear()
+        self._early.clear()
         for asked in list(self._asked.values()):
             if not asked.answered.done():
                 asked.answered.set_exception(ConnectionLost("the socket was closed", sent=Sent.SENT))

@@ -3,7 +3,8 @@
 Always true: only reads are sent; "found" needs one endpoint that shows the very hash; "not found"
 needs an answer from every endpoint that could be asked; anything else is "could not find out".
 A node may need a moment to take a transaction into its pool, so a round that finds nothing is
-repeated until the time is over.
+repeated until the time is over; less and less often while nobody answers at all, because then each
+doubtful transaction would be two dozen questions to endpoints that are down.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ async def look_up(route: Route, call: Call, clock: Clock, wire_ids: Iterator[int
     until = clock() + LOOK_UP_FOR
     lookup = route.dialect.call(method, params, b"0")
     verdict: bool | None = None
+    pause = ROUND_AFTER
     while True:
         answers = await asyncio.gather(
             *(
@@ -47,11 +49,12 @@ async def look_up(route: Route, call: Call, clock: Clock, wire_ids: Iterator[int
             route.stats.lookups_found += 1
             return True
         if any(answer is False for answer in answers):
-            verdict = False
-        if clock() + ROUND_AFTER >= until:
+            verdict, pause = False, ROUND_AFTER
+        if clock() + pause >= until:
             route.stats.lookups_missing += 1
             return verdict
-        await asyncio.sleep(ROUND_AFTER)
+        await asyncio.sleep(pause)
+        pause *= 2.0
 
 
 def _permits(route: Route, lookup: Call, now: float) -> list[Permit]:
@@ -80,7 +83,7 @@ async def _ask(
                 return None
             result, _ = read_reply(response.body, wire_id)
         except AttemptError as error:
-            permit.settle(error.counts, error.reason, clock())
+            permit.failed(error, clock())
             return None
         except BadReply:
             permit.settle(Outcome.FAILURE, "bad_reply", clock())

@@ -96,6 +96,8 @@ class Outbound:
             return None
         context = ssl.create_default_context(cafile=self.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # SSLKEYLOGFILE in the environment would have the keys of all connections written to a file
+        context.keylog_filename = None  # type: ignore[assignment]  # typeshed knows the getter only
         context.set_alpn_protocols(["h2", "http/1.1"] if self.http2 and url is None else ["http/1.1"])
         if self.certificate is not None:
             context.load_cert_chain(self.certificate, self.private_key)

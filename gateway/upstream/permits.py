@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gateway.model import Effect, Outcome, Reading
+from gateway.errors import AttemptError
+from gateway.model import Effect, Outcome, Reading, Sent
 from gateway.policy.admission import AdmissionSettings
 from gateway.policy.agreement import AuditSettings
 from gateway.policy.breaker import BreakerSettings, BreakerState
@@ -58,16 +59,23 @@ class Moved:
 class Permit:
     """The right to one attempt.  Settle it once; `release` without a verdict means IGNORED."""
 
-    __slots__ = ("cell", "generation", "last_resort", "settled", "started_at", "state")
+    __slots__ = ("cell", "cost", "generation", "last_resort", "settled", "started_at", "state")
 
     def __init__(
-        self, state: EndpointState, cell: Cell, generation: int, started_at: float, last_resort: bool = False
+        self,
+        state: EndpointState,
+        cell: Cell,
+        generation: int,
+        started_at: float,
+        last_resort: bool = False,
+        cost: float = 0.0,
     ) -> None:
         self.state = state
         self.cell = cell
         self.generation = generation
         self.started_at = started_at
         self.last_resort = last_resort
+        self.cost = cost  # what its provider's budget was charged
         self.settled = False
         state.in_flight += 1
         cell.load.in_flight += 1
@@ -102,6 +110,8 @@ class Permit:
                 return  # nothing to forgive: the happy path ends here
         else:
             cell.tally.ended(ended, latency)
+            if outcome is Outcome.FAILURE:
+                state.failed_with = ended
             self._charge(outcome, latency, now)
         pool.count(self, outcome, ended, now)
         if reading is not None and reading.kind.effect is not Effect.NONE:
@@ -121,6 +131,23 @@ class Permit:
         """Leave without a verdict (cancelled, caller gone)."""
         if not self.settled:
             self.settle(Outcome.IGNORED, "cancelled", self.state.pool.clock())
+
+    def unused(self) -> None:
+        """Nothing was sent after all: the slot goes back, and so does what it cost."""
+        if not self.settled:
+            self._refund()
+            self.release()
+
+    def failed(self, error: AttemptError, now: float) -> None:
+        """Count an attempt that no answer came to.  If no byte of it left, its provider did not count it either."""
+        if error.sent is Sent.NOT_SENT:
+            self._refund()
+        self.settle(error.counts, error.reason, now)
+
+    def _refund(self) -> None:
+        if self.cost:
+            self.state.budget.returned(self.cost)
+            self.cost = 0.0
 
     def __enter__(self) -> Permit:
         return self

@@ -24,6 +24,7 @@ from gateway.upstream.route import Route
 LOOK_EVERY = 0.05  # seconds between two looks at who is due
 IDLE_AFTER = 60.0  # seconds without a call after which a route counts as idle
 IDLE_EVERY = 15.0  # the slowest pace of polls that an idle route falls back to
+SUSPECTED_EVERY = 1.0  # while nobody who was asked answers (policy/connectivity)
 FINAL_EVERY = 60.0  # the newest finalized block moves once in minutes on most chains
 PATIENCE = 2.0  # seconds, or the attempt timeout if that is shorter
 BARE_FOR = 600.0  # seconds for which a node that does not give blocks is asked for the number alone
@@ -91,6 +92,8 @@ class Poller:
 
     @staticmethod
     def _is_due(route: Route, state: EndpointState, pace: _Pace, now: float) -> bool:
+        if route.pool.connectivity.suspected and now - pace.asked_at >= SUSPECTED_EVERY:
+            return True
         if now - route.last_call_at > IDLE_AFTER and now - pace.asked_at < IDLE_EVERY:
             return False
         return route.pool.blocks.book.next_poll_after(state.position, now) <= 0
@@ -162,7 +165,7 @@ class Poller:
         """One question, counted like any attempt; its raw result, or None."""
         method, params = ask
         call: Call = route.dialect.call(method, params, b"0")
-        permit = route.pool.ask(state.position, call.method.family, self._clock())
+        permit = route.pool.ask(state.position, call.method.family, self._clock(), call.method.cost)
         until = self._clock() + min(PATIENCE, route.transport.attempt_timeout)
         attempt = await self._attempts.send(route, call, permit, until, None, "probe", again=True)
         self._attempts.settle(route, call, [attempt])
@@ -181,5 +184,6 @@ def _may_be_asked(state: EndpointState, now: float) -> bool:
         and not state.exclusion_reason
         and now >= state.hold.until
         and state.awake
+        and not state.budget.used_up(now)
         and (head is None or head.breaker.state.value == "closed")
     )

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import encode_request
 from gateway.errors import AttemptError
-from gateway.model import Call, Family, Outcome, ReplyKind
+from gateway.model import Call, Family, HeadReport, Outcome, Reading, ReplyKind
 from gateway.policy.breaker import BreakerState
 from gateway.upstream.endpoints import EndpointState
 from gateway.upstream.permits import Permit
@@ -189,11 +189,24 @@ class Prober:
             route.pool.still_out(state.position, self._clock())
 
     async def _verify(self, route: Route, state: EndpointState) -> None:
+        if state.verified and route.dialect.genesis_call is not None:
+            await self._ask_for_the_first_block(route, state)
         kind = await self._chain_id(route, state)
         if kind is not None and kind is not ReplyKind.ANSWER and kind.counts is Outcome.IGNORED:
             self._judge(route, state, None)  # it cannot or will not say: taken at its word
         elif kind is ReplyKind.UNCLASSIFIED:
             self._judge(route, state, None)
+
+    async def _ask_for_the_first_block(self, route: Route, state: EndpointState) -> None:
+        """A name that was re-wired may lead to another network with the same id, and be put right again."""
+        assert route.dialect.genesis_call is not None
+        method, params = route.dialect.genesis_call
+        call = route.dialect.call(method, params, b"0")
+        permit = route.pool.ask(state.position, call.method.family, self._clock())
+        kind, result = await self._ask(route, state, permit, call)
+        first = route.dialect.parse_poll(result) if kind is ReplyKind.ANSWER and result is not None else None
+        if first is not None and first.hash:
+            route.pool.note_genesis(state.position, first.hash)
 
     async def _chain_id(self, route: Route, state: EndpointState) -> ReplyKind | None:
         """Ask for the chain id (or the head, where chains have none) and judge the answer."""
@@ -217,6 +230,18 @@ class Prober:
         if route.chain_id is None and chain_id is not None:
             _judge_the_others(route, expected)
 
+    def _note_head(self, route: Route, state: EndpointState, call: Call, reading: Reading) -> None:
+        """One that was away is where it says now, not where it was: known before its breaker lets calls through."""
+        if reading.kind is not ReplyKind.ANSWER or reading.result is None or not (state.verified and state.chain_ok):
+            return
+        asked, dialect = (call.method.name, call.params), route.dialect
+        report = dialect.parse_poll(bytes(reading.result)) if asked == dialect.poll_call else None
+        if asked == dialect.head_call and report is None:
+            number = dialect.parse_head(bytes(reading.result))
+            report = HeadReport(number) if number is not None else None
+        if report is not None:
+            route.pool.note_head(state.position, report, self._clock())
+
     async def _ask(
         self, route: Route, state: EndpointState, permit: Permit, call: Call
     ) -> tuple[ReplyKind | None, bytes | None]:
@@ -232,9 +257,10 @@ class Prober:
                     response.stream.close()
                     return None, None
             except AttemptError as error:
-                permit.settle(error.counts, error.reason, self._clock())
+                permit.failed(error, self._clock())
                 return None, None
             reading = read_response(route.dialect, call.method, response, response.body, wire_id)
+            self._note_head(route, state, call, reading)
             permit.settle(reading.kind.counts, reading.kind.value, self._clock(), reading)
             return reading.kind, bytes(reading.result) if reading.result is not None else None
 

@@ -54,16 +54,17 @@ def wide_domains(routes: Iterable[AnyRoute], now: float) -> dict[str, tuple[Doma
         outside = any(pair not in state.endpoint.domains for state in well)
         if len(domain.down) < 2 or 2 * len(fallen) < members or not outside:
             continue
-        since = min(_down_since(state, now) for state in fallen)
+        fell = [_down_since(state, now) for state in fallen]
         for name, states in domain.down.items():
             others = [titles[other] for other in domain.down if other != name]
             shown = others[:NAMED] + ([f"{len(others) - NAMED} more"] if len(others) > NAMED else [])
             found.setdefault(name, []).append(
                 DomainFacts(
                     *pair,
-                    since,
+                    min(fell),
                     tuple(state.endpoint.id for state in states),
                     tuple(state.endpoint.id for state in domain.members[name]),
+                    max(fell) - min(fell),
                     elsewhere=", ".join(shown),
                 )
             )

@@ -17,7 +17,7 @@ from gateway.clock import Clock
 
 MOST_BYTES = 64_000_000
 LARGEST = 16_000_000  # one answer; Binance's exchangeInfo is about 12 MB, and a tenth of it compressed
-OVERHEAD = 1024  # bytes counted for what an entry needs besides its answer
+OVERHEAD = 4096  # bytes counted for what an entry needs besides its answer; most of it is the request
 KEYS = 10_000  # of which it is known how often they were asked for lately
 POPULAR = 3  # times
 T = TypeVar("T")

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.dialect.jsonrpc import BadReply, read_reply
 from gateway.errors import AttemptError, AttemptsFailed
-from gateway.model import BlockRef, Call
+from gateway.model import BlockRef, Call, Reading
 from gateway.upstream.answers import Answer
-from gateway.upstream.attempts import Heads
+from gateway.upstream.attempts import Heads, range_after, span_of
 from gateway.upstream.route import Route
 
 PARTS_AT_MOST = 10  # of a caller's query; OWASP API4 and 6: amplification
@@ -28,19 +28,25 @@ WHOLE_AT_MOST = 64_000_000  # bytes of all parts together
 Handle = Callable[..., Awaitable[Answer]]
 
 
-def parts_for(route: Route, call: Call, now: float) -> list[Call] | None:
-    """The calls to make instead of this one; None when it need not or cannot be split."""
-    if call.low < 0 or call.high < 0 or call.part >= CUTS_AT_MOST:
+def parts_for(route: Route, call: Call, now: float, refused: Reading | None = None) -> list[Call] | None:
+    """The calls to make instead of this one; None when it need not or cannot be split.
+
+    `refused`: what was said of its range.  What one query finds says nothing of others, and is not remembered.
+    """
+    low, high = span_of(route, call)
+    if low < 0 or high < low or call.part >= CUTS_AT_MOST:
         return None
-    limit = route.pool.range_limit(call, now)
-    if limit is None or call.high - call.low < limit:
+    if refused is not None and refused.of_the_query:
+        limit: int | None = range_after(route, call, refused)
+    else:
+        limit = route.pool.range_limit(call, now)
+    if limit is None or high - low < limit:
         return None
     at_most = PARTS_OF_A_PART if call.part else PARTS_AT_MOST
-    spans = route.dialect.split(call, limit, at_most)
+    spans = route.dialect.split(call, limit, at_most, high if call.high < 0 else -1)
     if spans is None:
         return None
     made = []
-    low = call.low
     for params, high in spans:
         made.append(
             Call(call.method, params, b"%d" % PART_ID, call.request_class, BlockRef.NUMBER, low, high, call.part + 1)

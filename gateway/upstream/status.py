@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gateway.clock import wall_at
-from gateway.model import Call, Family
+from gateway.model import Call, Family, Reason
 from gateway.policy.breaker import BreakerState
 from gateway.policy.verdicts import headline
 from gateway.telemetry.metrics import EndpointGauge, RouteGauge
@@ -157,9 +157,9 @@ def _endpoint_status(state: EndpointState, now: float) -> dict[str, Any]:
         item: dict[str, Any] = {"reason": reason.value}
         if family:
             item["family"] = family
-        since = _since(state, reason.value, family)
-        if since is not None:
-            item["since"] = round(wall_at(since, now), 3)
+        item["since"] = round(wall_at(state.since(reason, family, now), now), 3)
+        if detail := _detail(state, reason):
+            item["detail"] = detail
         reasons.append(item)
     head = state.cells[pool.vital.slot]
     return {
@@ -171,7 +171,7 @@ def _endpoint_status(state: EndpointState, now: float) -> dict[str, Any]:
         "reasons": reasons,
         "standby": state.endpoint.standby,
         "in_flight": state.in_flight,
-        "latency_ms": round(head.load.estimate * 1e3, 3) if head is not None and head.load.seen else None,
+        "latency_ms": round(head.load.estimate * 1e3, 3) if head is not None and state.answered_at else None,
         "p95_ms": _milliseconds(max((c.quantile.value for c in state.cells if c is not None), default=float("inf"))),
         "chain_id": state.chain_id,
         "software": state.software,
@@ -193,19 +193,17 @@ def _endpoint_status(state: EndpointState, now: float) -> dict[str, Any]:
             for cell in state.cells
             if cell is not None
         },
-        "max_range": state.max_range if now < state.max_range_until else None,
+        "max_range": state.max_range(Family.LOGS, now),
         "budget": state.budget.snapshot(now),
     }
 
 
+def _detail(state: EndpointState, reason: Reason) -> str:
+    """What the reason does not say by itself: how it failed, or what it said."""
+    if reason is Reason.EXCLUDED:
+        return state.exclusion_reason
+    return state.failed_with if reason in (Reason.UNVERIFIED, Reason.BREAKER_OPEN, Reason.PROBING) else ""
+
+
 def _milliseconds(seconds: float) -> float | None:
     return round(seconds * 1e3, 3) if seconds != float("inf") else None
-
-
-def _since(state: EndpointState, reason: str, family: str) -> float | None:
-    if reason == "drained":
-        return state.drained_at
-    if family:
-        cell = state.cells[Family(family).slot]
-        return cell.breaker.changed_at if cell is not None else None
-    return None

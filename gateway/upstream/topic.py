@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence as Items
 from typing import Protocol
 
-from gateway.dialect.venue import Topics
+from gateway.dialect.venue_facts import Topics
 from gateway.policy.sequences import Fit, Place, Rule, Sequence
 from gateway.upstream.venue_line import Line
 

@@ -63,6 +63,7 @@ class ConnectionPool:
         self._idle: list[Connection] = []
         self._closing = False
         self._turn = 0  # which of the host's addresses is tried first
+        self._addresses: frozenset[str] = frozenset()  # where the name led when it was last followed
 
     async def send(
         self,
@@ -124,6 +125,7 @@ class ConnectionPool:
         try:
             async with asyncio.timeout(max(0.0, deadline_at - self.clock())):
                 addresses = await self._resolver.addresses(target.host, target.port)
+            self._follow(frozenset(addresses))
             turn = self._turn % len(addresses)
             async with asyncio.timeout(max(0.0, min(deadline_at - self.clock(), patience))):
                 for address in addresses[turn:] + addresses[:turn]:
@@ -149,6 +151,19 @@ class ConnectionPool:
             self._turn += 1  # one address that swallows everything must not keep us from the others
             raise ConnectTimeout("no connection in time") from None
         raise ConnectFailed(f"connection failed: {reason}") from None
+
+    def _follow(self, addresses: frozenset[str]) -> None:
+        """A name that leads somewhere else altogether may have been re-wired: who is there is asked before it is used.
+
+        Idle connections lead to where it was, and would answer for it.
+        """
+        moved = bool(self._addresses) and self._addresses.isdisjoint(addresses)
+        self._addresses = addresses
+        if moved:
+            for connection in [*self._idle]:
+                connection.close()
+            self._idle.clear()
+            self.on_last_closed()
 
     def give_back(self, connection: Connection) -> None:
         connection.idle_since = self.clock()

@@ -15,7 +15,7 @@ import enum
 from typing import Protocol
 
 from gateway.clock import Clock
-from gateway.dialect.venue import Rate, Streams
+from gateway.dialect.venue_facts import Rate, Streams
 from gateway.dialect.venue_messages import Heard, Messages
 from gateway.upstream.socket_client import Connection, ConnectionClosed
 from gateway.upstream.venue_streams import NoStream, StreamHost, VenueStreams, bucket_for

@@ -29,11 +29,17 @@ from gateway.upstream.venue_route import VenueRoute
 
 LOOK_EVERY = 0.1  # seconds between two looks at who is due
 NEED_EVERY = 0.5  # a broken host is asked at this pace
+MOST_TAKEN = 0.25  # share of a limit that asking a broken host takes: its callers come back all at once
 PROBE_TIMEOUT = 3.0
 IDLE_AFTER = 600.0  # seconds without a call after which a venue is asked less often
 IDLE_FACTOR = 6.0
 VENUES_MOVE = 2  # other exchanges that move while one stands still as a whole
 HEAD = b"Accept: application/json\r\nUser-Agent: seawall\r\n"
+
+
+def _ping_target(route: VenueRoute) -> str | None:
+    health = route.venue.health
+    return health.clock.target if health.clock is not None else health.ping
 
 
 class VenueProber:
@@ -81,8 +87,13 @@ class VenueProber:
             lazy = IDLE_FACTOR if now - route.last_call_at > IDLE_AFTER else 1.0
             for state in route.pool.states:
                 live.add(id(state))
-                needed = state.down or state.exclusion_reason or not state.verified
-                every = NEED_EVERY if needed else route.settings.probe_every * lazy
+                needed = (
+                    state.down
+                    or state.exclusion_reason
+                    or not state.verified
+                    or route.pool.connectivity.suspected  # those whom nobody asks may know better (policy/connectivity)
+                )
+                every = self._pace(route) if needed else route.settings.probe_every * lazy
                 self._start((id(state), "ping"), now, every, functools.partial(self._ping, route, state))
                 if health.pulse is not None and not state.down:
                     every = route.settings.pulse_every * lazy
@@ -98,6 +109,15 @@ class VenueProber:
             self._swept_at = now
             for key in [key for key in self._due if key[0] not in live]:
                 del self._due[key]
+
+    @staticmethod
+    def _pace(route: VenueRoute) -> float:
+        """How often a broken host is asked, in seconds."""
+        target = _ping_target(route)
+        if target is None:
+            return NEED_EVERY
+        call = route.requests.call(b"GET", target.encode(), (), b"")
+        return max(NEED_EVERY, route.gate.limits.spacing(route.requests.charges(call)) / MOST_TAKEN)
 
     def _start(self, key: tuple[int, str], now: float, every: float, work: Callable[[], object]) -> None:
         due = self._due.get(key)
@@ -116,7 +136,7 @@ class VenueProber:
         if now < state.exclusion.until:
             return
         health = route.venue.health
-        target = health.clock.target if health.clock is not None else health.ping
+        target = _ping_target(route)
         broken = next((c for c in state.cells if c is not None and c.breaker.state is not BreakerState.CLOSED), None)
         if broken is not None:
             breaker = broken.breaker
@@ -233,8 +253,8 @@ class VenueProber:
                 reply.stream.close()
             route.pool.note_reached(state.position)
             reading = route.answers.read(reply.status, reply.headers, reply.body, False, wall_seconds())
-            for limit, used in reading.used:
-                route.gate.told(limit, "", used)
+            if reading.used:
+                route.gate.told(charges, reading.used)
             if reading.hold_for and not reading.hold_each:
                 route.gate.hold(reading.hold_for, "", reading.banned)
             if reading.word is Word.ANSWER:

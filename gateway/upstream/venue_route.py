@@ -86,6 +86,12 @@ class VenueRoute:
         return next((shared for shared in self.shared if shared.messages.in_path(target) is not None), None)
 
     @property
+    def skew(self) -> float:
+        """The venue's clock minus ours, in seconds, as most of its hosts tell it; 0 while none has."""
+        told = sorted(facts.skew for facts in self.facts if facts.skew is not None)
+        return told[len(told) // 2] if told else 0.0
+
+    @property
     def title(self) -> str:
         return self.venue.title
 

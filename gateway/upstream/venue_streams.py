@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from gateway.clock import Clock
-from gateway.dialect.venue import Rate
+from gateway.dialect.venue_facts import Rate
 from gateway.limits import FeedSettings
 from gateway.policy.budget import TokenBucket
 from gateway.policy.holds import GrowingHold
@@ -26,6 +26,10 @@ from gateway.upstream.sockets import ConnectBudget, SocketTarget, dial_target, w
 FIRST_HOLD, LONGEST_HOLD = 1.0, 60.0  # seconds in which a host that failed is left alone
 RESTART, GOING_AWAY, TRY_LATER = 1012, 1001, 1013
 NOT_PASSED_ON = frozenset({1005, 1006, 1015})  # codes that no side may send
+KEPT_FOR_LINES = 0.2  # share of the turns to connect that callers' own streams leave to lines that many share
+PIECE = 65_536  # bytes of a caller's message that count like one message more, while it waits
+REFUSED_TO_A_CALLER = frozenset(f"http_{status}" for status in (400, 401, 404, 405, 414, 431))
+"""What a host says to a caller's own handshake about that caller, and to any other as well."""
 
 
 @dataclass(slots=True)
@@ -96,6 +100,7 @@ class VenueStreams:
         self.passing = 0  # callers' own streams that are open
         self._resolver = resolver
         self._budget = connects
+        self._budget_of_callers = ConnectBudget(clock)  # who opens and closes streams makes no feed wait
         self._clock = clock
         self._chance = chance
         self._turns = bucket_for(connect_rate, clock()) if connect_rate is not None else None
@@ -126,33 +131,45 @@ class VenueStreams:
         return [host for host in fit if host.kind == kind]
 
     async def connect(
-        self, target: str, headers: Sequence[tuple[str, str]], name: str = "", apart: StreamHost | None = None
+        self,
+        target: str,
+        headers: Sequence[tuple[str, str]],
+        name: str = "",
+        apart: StreamHost | None = None,
+        *,
+        for_caller: bool = False,
     ) -> tuple[StreamHost, Connection]:
-        """A stream at `target` (path and query), from the first host that gives one.  Raises NoStream."""
+        """A stream at `target` (path and query), from the first host that gives one.  Raises NoStream.
+
+        `for_caller`: target and headers are a caller's, and so is the blame when a host does not like them.
+        """
         if self._most_open is not None and self.open + self._connecting >= self._most_open:
             raise NoStream("too_many_open")
         self._connecting += 1
         try:
-            return await self._connect(target, headers, name, apart)
+            return await self._connect(
+                target, headers, self.candidates(target.partition("?")[0], name, apart), for_caller
+            )
         finally:
             self._connecting -= 1
 
     async def _connect(
-        self, target: str, headers: Sequence[tuple[str, str]], name: str, apart: StreamHost | None
+        self, target: str, headers: Sequence[tuple[str, str]], candidates: list[StreamHost], for_caller: bool
     ) -> tuple[StreamHost, Connection]:
         why = "no_host"
         until = self._clock() + self.settings.open_within
-        candidates = self.candidates(target.partition("?")[0], name, apart)
         for number, host in enumerate(candidates):
             left = until - self._clock()
-            if not await self._turn(left):
+            if not await self._turn(left, for_caller):
                 raise NoStream("connects_too_often")
             try:
                 async with asyncio.timeout(left / (len(candidates) - number)):  # who hangs leaves time for the others
-                    await self._budget.take()
+                    await (self._budget_of_callers if for_caller else self._budget).take()
                     connection = await dial_target(host.target.below(target, headers), self._resolver, self.settings)
             except Exception as error:
                 why = word_for(error)
+                if for_caller and why in REFUSED_TO_A_CALLER:
+                    break
                 self._failed(host, why)
                 continue
             self.connects += 1
@@ -161,17 +178,17 @@ class VenueStreams:
             return host, connection
         raise NoStream(why)
 
-    async def _turn(self, within: float) -> bool:
-        """Wait for a turn to connect; False: there is none in time."""
+    async def _turn(self, within: float, for_caller: bool) -> bool:
+        """Wait for a turn to connect; False: there is none in time.  Callers leave some to the shared lines."""
         turns, until = self._turns, self._clock() + within
         if turns is None:
             return within > 0
-        while not turns.take(1.0, self._clock()):
-            wait = turns.available_after(1.0, self._clock())
+        needed = min(turns.burst, 1.0 + (KEPT_FOR_LINES * turns.burst if for_caller else 0.0))
+        while (wait := turns.available_after(needed, self._clock())) > 0:
             if self._clock() + wait > until:
                 return False
             await asyncio.sleep(wait)
-        return True
+        return turns.take(1.0, self._clock())
 
     @property
     def open(self) -> int:
@@ -221,21 +238,15 @@ class VenueStreams:
 class PassThrough:
     """One caller's own stream: what comes goes out on the other side."""
 
-    def __init__(self, streams: VenueStreams, most_waiting: int) -> None:
+    def __init__(self, streams: VenueStreams) -> None:
         self._streams = streams
-        self._waiting: asyncio.Queue[str | bytes] = asyncio.Queue()
-        self._most = most_waiting
-        self._size = 0
+        self._waiting: asyncio.Queue[tuple[str | bytes, int]] = asyncio.Queue()
 
-    @property
-    def full(self) -> bool:
-        """The caller must be read no further."""
-        return self._size >= self._most
-
-    def put(self, message: str | bytes) -> None:
-        """A message of the caller's."""
-        self._size += len(message)
-        self._waiting.put_nowait(message)
+    def put(self, message: str | bytes) -> int:
+        """A message of the caller's; returns how many it counts as until it has left: large ones are several."""
+        places = 1 + len(message) // PIECE
+        self._waiting.put_nowait((message, places))
+        return places
 
     async def run(
         self,
@@ -243,16 +254,16 @@ class PassThrough:
         headers: Sequence[tuple[str, str]],
         name: str,
         deliver: Callable[[str | bytes], Awaitable[None] | None],
-        taken: Callable[[], None],
+        taken: Callable[[int], None],
     ) -> tuple[int, str]:
         """Carry both ways until one side ends; returns the close code and reason for the caller.
 
         `deliver` gives the caller a message and may return what to wait for before the next one; `taken` is told
-        of each message of the caller's that has left.
+        of each message of the caller's that has left, by what `put` said of it.
         """
         streams = self._streams
         try:
-            host, connection = await streams.connect(target, headers, name)
+            host, connection = await streams.connect(target, headers, name, for_caller=True)
         except NoStream as none:
             return TRY_LATER, f"no host of the exchange gave a stream ({none.why}); try again"
         streams.passing += 1
@@ -280,13 +291,12 @@ class PassThrough:
             streams.parted(host, why)
             streams.shut(connection)
 
-    async def _send(self, connection: Connection, taken: Callable[[], None]) -> None:
+    async def _send(self, connection: Connection, taken: Callable[[int], None]) -> None:
         try:
             while True:
-                message = await self._waiting.get()
+                message, places = await self._waiting.get()
                 await connection.send(message)
-                self._size -= len(message)
-                taken()
+                taken(places)
         except ConnectionClosed:
             return  # the reading side tells
 

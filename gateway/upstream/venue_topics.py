@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable
 
 from gateway.clock import Clock
-from gateway.dialect.venue import Streams
+from gateway.dialect.venue_facts import Streams
 from gateway.dialect.venue_messages import Heard, Messages
 from gateway.policy.sequences import Fit, Place, Rule
 from gateway.upstream.topic import Listener, Message, Topic

@@ -56,7 +56,7 @@ class Waiting:
         """Wait for a permit.  Raises Shed."""
         now = self._clock()
         future: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
-        until = min(deadline_at, now + self._pool.settings.admission.wait_at_most)
+        until = self._pool.settings.admission.until(call.request_class, now, deadline_at)
         ticket = Ticket(caller, call.request_class, call.method.family, until, _Place(call, future))
         joined = self._room.join(ticket, now)
         if isinstance(joined, Refused):
@@ -64,13 +64,14 @@ class Waiting:
         if joined.victim is not None:
             self._send_away(joined.victim)
         self._count()
+        self.serve()  # who waits for a budget keeps nobody from what is free
         timer = asyncio.get_running_loop().call_later(max(0.0, until - now), self._expire)
         try:
             return await future
         except asyncio.CancelledError:
             self._room.leave(ticket)
             if future.done() and not future.cancelled() and future.exception() is None:
-                future.result().release()
+                future.result().unused()
             raise
         finally:
             timer.cancel()
@@ -105,7 +106,7 @@ class Waiting:
                 place = ticket.token
                 assert isinstance(place, _Place)
                 if place.future.done():
-                    granted[0].release()
+                    granted[0].unused()
                 else:
                     place.future.set_result(granted[0])
         finally:

@@ -14,13 +14,15 @@ from collections.abc import AsyncIterator
 from random import Random
 
 from gateway.clock import monotonic
+from gateway.edge.frames import frame_of
 from gateway.edge.listener import Listener
-from gateway.edge.socket import CallerSocket, frame_of
+from gateway.edge.socket import CallerSocket
 from gateway.errors import ConnectionLost
 from gateway.limits import EdgeLimits, FeedSettings, SocketLimits
 from gateway.upstream.outbound import Outbound
 from gateway.upstream.resolver import Resolver
 from gateway.upstream.sockets import ConnectBudget, UpstreamSocket, socket_target
+from tests.pace import PATIENCE
 
 LARGEST = 16 * 1024 * 1024  # bytes; the largest message of the suite's cases (9.1.6)
 
@@ -35,9 +37,9 @@ class Echo:
         socket = self.socket
         if not socket.plain:
             protocol = socket._protocol
-            (protocol.send_text if socket._text else protocol.send_binary)(text)
+            (protocol.send_text if socket.text else protocol.send_binary)(text)
             socket._flush()
-        elif socket._text:
+        elif socket.text:
             socket.send(text)
         else:
             socket.push(b"\x82" + frame_of(text)[1:])
@@ -114,7 +116,7 @@ class Echoing:
                     await socket.send(data)
 
 
-async def upstream_side(url: str, *, binary: bool = False, within: float = 30.0) -> str:
+async def upstream_side(url: str, *, binary: bool = False, within: float = PATIENCE) -> str:
     """One case on an upstream socket; how the socket ended.  Raises TimeoutError."""
     events = Echoing(binary=binary)
     target = socket_target(Outbound(url="http://127.0.0.1", ws=url))

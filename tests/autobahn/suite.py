@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.autobahn.install import HOME
+from tests.pace import PATIENCE
 from tests.real.processes import free_port
 
 PYTHON = HOME / "python2.7"
@@ -100,7 +101,7 @@ async def fuzzing_server(directory: Path, cases: list[str]) -> AsyncIterator[str
     port = free_port()
     url = f"ws://127.0.0.1:{port}"
     async with _started(directory, "fuzzingserver", {"url": url, "cases": cases}) as process:
-        until = time.monotonic() + 30
+        until = time.monotonic() + PATIENCE
         while True:
             assert process.returncode is None and time.monotonic() < until, "the suite did not start"
             with contextlib.suppress(OSError):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gateway.catalogue.networks import labels_of, networks
 from gateway.catalogue.ranges import RangeTable, load_ranges
 from gateway.model import DOMAIN_LABELS
+from tests.pace import at_most
 
 NAMES = [
     (["mainnet.infura.io"], {"operator": "infura"}),
@@ -109,4 +110,4 @@ def test_twenty_thousand_ranges_are_searched_in_microseconds() -> None:
         assert table.labels(address)
     each = (time.perf_counter() - began) / 1000
     print(f"{len(table)} ranges, {each * 1e6:.1f} us each")
-    assert each < 1e-3
+    at_most(each, 1e-3, "seconds of a search")

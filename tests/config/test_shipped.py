@@ -30,9 +30,10 @@ def test_it_loads(path: Path) -> None:
 
 def test_local_needs_no_variable() -> None:
     settings = load(CONFIG / "local.yaml", {})
+    endpoints = [endpoint for route in settings.routes.values() for endpoint in route.endpoints]
     listening = {f"http://{simulated.listen}" for simulated in settings.simulated.values()}
-    assert {endpoint.url.reveal() for endpoint in settings.routes["local"].endpoints} == listening
-    assert {endpoint.id for endpoint in settings.routes["local"].endpoints} == set(settings.simulated)
+    assert {endpoint.url.reveal() for endpoint in endpoints} == listening
+    assert {endpoint.id for endpoint in endpoints} == set(settings.simulated)
 
 
 def test_gateway_yaml_has_the_defaults_of_the_code() -> None:
@@ -108,3 +109,19 @@ def test_the_schema_accepts_what_is_shipped(path: Path) -> None:
     assert [error.message for error in validator.iter_errors(data)] == []
     if isinstance(data, dict):
         assert list(validator.iter_errors({**data, "lisen": "127.0.0.1:1"}))
+
+
+@pytest.mark.parametrize(
+    ("route", "accepted"),
+    [
+        ({"venue": "binance"}, True),
+        ({"venue": "binance", "streams": ["wss://a.test", {"url": "wss://b.test", "paths": ["/ws"]}]}, True),
+        ({"venue_file": "mine.json", "hosts": ["mine.localhost"]}, True),
+        ({"chain": "ethereum"}, False),
+        ({"venue": "binance", "streams": [{"paths": ["/ws"]}]}, False),
+    ],
+)
+def test_the_schema_knows_what_a_route_to_an_exchange_may_leave_out(route: dict[str, Any], accepted: bool) -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    problems = list(jsonschema.Draft202012Validator(json_schema()).iter_errors({"routes": {"exchange": route}}))
+    assert (problems == []) is accepted

@@ -171,6 +171,9 @@ routes:
   socket: [{ url: "https://a.test", ws: "ws://rpc.example.org" }, { url: "https://b.test", ws: true }]
   single: ["https://a.test"]
   fine: ["http://127.0.0.1:1", "http://10.0.0.1:1", "http://geth:8545"]
+  votes:
+    endpoints: ["https://a.test", "https://b.test"]
+    consensus: { eth_call: { n: 3, agree: 2 }, eth_getLogs: { n: 4, agree: 3 } }
 """
     assert warnings_of(load_text(text, "FILE", Path(), {})) == [
         "routes.cloud: all endpoints have the same cloud, aws, and fail together",
@@ -180,6 +183,8 @@ routes:
         "anybody on the way can read and change its answers",
         "routes.socket: endpoint a.test: plain ws to a public host: anybody on the way can read and change its answers",
         "routes.single: has one endpoint only; nothing can take over when it fails",
+        "routes.votes: consensus on eth_call makes 2 paid calls of each",
+        "routes.votes: consensus on eth_getLogs needs 3 providers that agree, and there are 2",
         "listen: reachable from outside and open to everybody; give callers keys",
         "operations.token: a secret stands in the file; write ${NAME} or file:/path",
     ]

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from gateway.config.watch import watch
+from tests.pace import PATIENCE
 
-SOON = 5.0  # for a loaded machine; an event takes some 30 ms
-NEVER = 60.0  # a poll that plays no part
+SOON = PATIENCE  # an event takes some 30 ms
+NEVER = 3600.0  # a poll that plays no part
 
 
 class Watching:
@@ -279,5 +280,34 @@ def test_nothing_is_open_while_the_caller_is_busy(tmp_path: Path) -> None:
         assert asyncio.all_tasks() == {asyncio.current_task()}
         write(path, "c")  # in the meantime
         await asyncio.wait_for(anext(changes), SOON)
+
+    run(scenario)
+
+
+def test_a_watch_that_is_ended_while_it_takes_in_a_change_ends(tmp_path: Path) -> None:
+    """A gateway that is stopped just after its file was written must not wait for its watch for ever."""
+    watches = 40  # ended at instants that lie close together, some of them inside the taking in
+
+    async def follow(path: Path) -> None:
+        async for _ in watch(path, poll=NEVER):
+            pass
+
+    async def ended_after(seconds: float, path: Path, following: asyncio.Task[None]) -> bool:
+        replace(path, "two")
+        await asyncio.sleep(seconds)
+        following.cancel()
+        await asyncio.wait({following}, timeout=SOON)
+        return following.cancelled()
+
+    async def scenario() -> None:
+        paths = [write(tmp_path / str(i) / "seawall.yaml", "one") for i in range(watches)]
+        tasks = [asyncio.ensure_future(follow(path)) for path in paths]
+        await asyncio.sleep(0.3)  # until all are watched
+        told = await asyncio.gather(*(ended_after(i * 0.006, paths[i], tasks[i]) for i in range(watches)))
+        late = [task for task in tasks if not task.done()]
+        for task in late:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert all(told), f"{told.count(False)} of {watches} did not end"
 
     run(scenario)

@@ -106,6 +106,7 @@ STATUSES = [
         CALL,
         K.MISSING_DATA,
     ),
+    Row(403, -32600, "trace methods are not allowed for this endpoint", b"", TRACE, K.UNSUPPORTED),
     Row(404, None, "no such path", b"", CALL, K.GONE),
     Row(404, -32601, "Method not found", b"", CALL, K.UNSUPPORTED),
     Row(405, None, "", b"", CALL, K.UNSUPPORTED),
@@ -147,6 +148,7 @@ RANGES = [
         (-32614, "eth_getLogs is limited to a 10,000 range"),
         (-32000, "limited to 1024 block for one call"),
         (-32000, "exceeds the range allowed for your plan (20000 > 5000), block range"),
+        (-32005, "exceeds the range allowed for your plan (20000 > 5000)"),
         (-32600, "block range is too wide"),
         (-32000, "maximum [from, to] blocks distance: 3000"),
         (-32000, "Block range limit exceeded. See more details"),
@@ -337,6 +339,7 @@ CAPACITY = [
         (429, ""),
     ),
     *_all(K.THROTTLED, SEND, (429, ""), (-32000, "too many requests")),
+    *_all(K.THROTTLED, HEAD, (-32000, "the account has exceeded what it may ask")),
     *_all(
         K.QUOTA,
         CALL,

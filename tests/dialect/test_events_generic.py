@@ -64,6 +64,14 @@ def test_what_only_sounds_like_one_is_none(method: str) -> None:
     assert GENERIC.subscription(method, b"[]") is None
 
 
+@pytest.mark.parametrize("method", ["state_subscribeStorage", "starknet_subscribeNewHeads", "slotSubscribe"])
+def test_none_is_shared_because_it_may_begin_with_a_state(method: str) -> None:
+    """Substrate tells the values of storage at once, Starknet blocks from any that is named."""
+    found = GenericDialect().subscription(method, b"[]")
+    assert found is not None
+    assert not found.shared
+
+
 def test_labels_are_those_of_the_method_table() -> None:
     known = GENERIC.subscription("chain_subscribeNewHeads", b"")
     unknown = GENERIC.subscription("made_subscribeUp", b"")

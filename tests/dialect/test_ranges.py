@@ -172,6 +172,16 @@ def test_what_is_no_number_gives_no_range_and_is_never_cut(odd: Any, end: str) -
     assert plan_split(params, 10, 10) is None
 
 
+@pytest.mark.parametrize("end", [{}, {"toBlock": "latest"}, {"toBlock": None}])
+def test_a_range_that_goes_on_to_the_newest_block_is_cut_where_that_is_known(end: dict[str, Any]) -> None:
+    params = json.dumps([{"fromBlock": "0x0", **end, "topics": []}]).encode()
+    parts = plan_split(params, 10, 10, 24)
+    assert parts is not None
+    assert spans(parts) == [(0, 9), (10, 19), (20, 24)]
+    assert plan_split(params, 10, 10) is None
+    assert plan_split(json.dumps([{"fromBlock": "0x0", "toBlock": "pending"}]).encode(), 10, 10, 24) is None
+
+
 @pytest.mark.parametrize("end", ["fromBlock", "toBlock"])
 def test_a_range_with_an_open_end_is_never_cut(end: str) -> None:
     params = json.dumps([{end: "0x0"}]).encode()

@@ -14,6 +14,7 @@ from gateway.dialect.ratelimits import (
     LimitsSaid,
     limits_said,
     quota_period,
+    wait_said,
 )
 
 WALL = 1_780_000_000.0  # May 2026
@@ -294,3 +295,45 @@ def test_what_is_named_first_counts_because_advice_follows() -> None:
 def test_any_words_are_read_and_only_their_beginning(message: str) -> None:
     assert quota_period(message) in (None, "second", "minute", "hour", "day", "month")
     assert quota_period("x" * MOST_CHARACTERS + " daily limit " + message) is None
+
+
+WAITS = [
+    ("call rate limit exhausted, retry in 10s", b"", 10.0),
+    ("Too many requests. Please try again in 250ms", b"", 0.25),
+    ("rate limit exceeded, retry after 1.5 seconds", b"", 1.5),
+    ("slow down: wait at least 2 minutes", b"", 120.0),
+    ("Please retry after: 3 sec.", b"", 3.0),
+    ("project ID request rate exceeded", b'{"rate":{"allowed_rps":1,"backoff_seconds":30,"current_rps":2.1}}', 30.0),
+    ("limit exceeded", b'{"retry_after": 7}', 7.0),
+    ("limit exceeded", b'{"retryAfter": "7"}', 7.0),
+    ("limit exceeded", b'{"reason":"x","retry_after_ms":1500}', 1.5),
+    ("You've exceeded the RPS limit", b'{"see":"https://vendor.example","try_again_in":"710.5ms"}', 0.7105),
+    ("You've exceeded the RPS limit", b'{"try_again_in":"1m2.5s"}', 62.5),
+    ("retry in 5s", b'{"backoff_seconds":9}', 9.0),  # a number that is meant for programs comes first
+]
+NO_WAITS = [
+    ("", b""), ("retry later", b""), ("retry in a while", b""), ("retry 3 times", b""), ("retry in 0s", b""),
+    ("wait for 5 confirmations", b""), ("see https://vendor.example/retry in 10s", b'{"retry_after":-1}'),
+    ("limit", b'{"retry_after":true}'), ("limit", b'{"retry_after":{"x":1}}'), ("limit", b'{"retry_after":1e300}'),
+    ("limit", b'{"retry_after":'), ("limit", b"[1]"), ("limit", b'"retry_after"'), ("limit", b'{"retry_after":0}'),
+    ("retry in 99999999999999s", b""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "data", "seconds"), WAITS)
+def test_a_refusal_tells_when_to_come_back_in_words_or_in_its_data(message: str, data: bytes, seconds: float) -> None:
+    assert wait_said(message, data) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(("message", "data"), NO_WAITS)
+def test_a_refusal_that_names_no_time_tells_none(message: str, data: bytes) -> None:
+    assert wait_said(message, data) is None
+
+
+@given(st.text(max_size=600), st.binary(max_size=600))
+@examples(max_examples=200)
+def test_whatever_a_refusal_says_its_wait_is_none_or_at_most_a_month(message: str, data: bytes) -> None:
+    for text in (message, f"retry in {message}"):
+        for value in (data, b'{"retry_after":' + data + b"}"):
+            seconds = wait_said(text, value)
+            assert seconds is None or 0 < seconds <= LONGEST_RESET

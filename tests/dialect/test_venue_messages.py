@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from gateway.dialect.venue import venue_named, venue_names
-from gateway.dialect.venue_messages import Heard, Messages, Wanted
+from gateway.dialect.venue_messages import MAX_KEY, Heard, Messages, Wanted
 
 OKX_BOOKS = '{"channel":"books","instId":"BTC-USDT"}'
 
@@ -133,3 +136,68 @@ def test_our_own_requests_are_understood_by_the_same_rules() -> None:
         assert wanted is not None
         again = mine.wanted(mine.request(True, list(wanted.topics), 3))
         assert again == Wanted(True, wanted.topics, '"3"' if mine.sharing.id_is_text else "3")
+
+
+SHARED = {
+    f"{name} {sharing.connect}": Messages(sharing)
+    for name in venue_names()
+    if (venue := venue_named(name)) is not None and venue.streams is not None
+    for sharing in venue.streams.sharing
+}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+TOPICS = st.lists(st.text(max_size=30) | st.sampled_from(["{", "{broken", '{"a":1}']) | JSON, max_size=6)
+
+
+def asked(mine: Messages, topics: Any) -> bytes:
+    return json.dumps({mine.sharing.op: mine.sharing.subscribe, mine.sharing.topics: topics, "id": 1}).encode()
+
+
+@pytest.mark.parametrize("name", SHARED)
+@given(topics=TOPICS)
+def test_whatever_topics_a_caller_names_the_line_can_ask_for_what_is_shared(name: str, topics: list[Any]) -> None:
+    mine = SHARED[name]
+    wanted = mine.wanted(asked(mine, topics))
+    if wanted is None or not wanted.shared:
+        return
+    request = json.loads(mine.request(wanted.on, list(wanted.topics), 1))
+    assert request[mine.sharing.topics] == topics
+    assert all(json.loads(answer) is not None for answer in mine.acknowledged(wanted))
+
+
+@pytest.mark.parametrize("name", SHARED)
+@example(target="/ws/{a@depth")
+@example(target="/stream?streams={a@depth")
+@given(target=st.text(alphabet='/ws?stream=&@!{}depth"', max_size=40))
+def test_whatever_topics_a_url_names_the_line_can_ask_for_them(name: str, target: str) -> None:
+    mine = SHARED[name]
+    topics = list(mine.in_path(target) or ())
+    assert json.loads(mine.request(True, topics, 1))[mine.sharing.topics] == topics
+
+
+@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize(
+    "topic", ["x" * 100_000 + "@depth", {"channel": "books", "instId": "x" * 100_000}], ids=["name", "object"]
+)
+def test_a_topic_of_any_length_is_not_kept(name: str, topic: Any) -> None:
+    mine = SHARED[name]
+    wanted = mine.wanted(asked(mine, [topic]))
+    assert wanted is None or not wanted.shared
+    assert not mine.in_path(f"/ws/{'x' * MAX_KEY}@trade")
+
+
+@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize("odd", ["\u00b2", "--5", "-", "1e3", "9" * 30, None, True, [1], {"a": 1}])
+@given(message=JSON)
+def test_whatever_an_exchange_says_is_heard_without_an_error(name: str, odd: Any, message: Any) -> None:
+    mine = SHARED[name]
+    mine.heard(json.dumps(message).encode())
+    for kind in mine.sharing.kinds:
+        inner: Any = odd
+        for part in reversed((kind.last or "data.x").split(".")):
+            inner = [inner] if part == "0" else {part: inner}
+        inner[mine.sharing.topic] = kind.names[0].replace("*", "x")
+        mine.heard(json.dumps(inner).encode())

@@ -16,8 +16,8 @@ import pytest
 import uvloop
 
 from gateway.drill.provider import SimulatedProvider
+from tests.pace import PATIENCE
 
-PATIENCE = 5.0  # seconds after which a test that waits has failed
 QUIET = 0.02  # seconds of silence that count as "nothing comes"
 
 

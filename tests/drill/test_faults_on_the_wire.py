@@ -57,6 +57,7 @@ EXPECTED: dict[Fault, tuple[bytes, str]] = {
     Fault.PRUNED: (ok(BODY), "kept"),
     Fault.EMPTY_LOGS: (ok(BODY), "kept"),
     Fault.LYING: (ok(BODY), "kept"),
+    Fault.MISNUMBERED_LOGS: (ok(BODY), "kept"),
     Fault.SLOW: (ok(BODY), "kept"),
     Fault.HANG_BEFORE_HEAD: (b"", "silent"),
     Fault.RESET_AFTER_READING: (b"", "reset"),

@@ -84,6 +84,14 @@ def test_without_keys_everybody_is_the_anonymous_caller_whatever_they_send_along
     assert callers.identify(b"anything") is ANONYMOUS
 
 
+def test_a_batch_that_no_waiting_would_let_in_is_told_so_and_given_no_time() -> None:
+    caller = Caller("a", None, TokenBucket(10.0, 5.0, 0.0))
+    with pytest.raises(OverBudget, match="6 calls at once") as refused:
+        caller.require("r", 6, 0.0)
+    assert refused.value.retry_after is None
+    caller.require("r", 5, 0.0)
+
+
 def test_a_caller_is_held_to_its_routes_and_its_budget() -> None:
     caller = Caller("c", frozenset({"eth"}), TokenBucket(1.0, 3.0, 0.0))
     with pytest.raises(RouteRefused):

@@ -60,6 +60,17 @@ def test_a_caller_that_floods_waits_behind_the_others() -> None:
     assert Counter(t.caller for t in served(room)[:10]) == {"flood": 5, "quiet": 5}
 
 
+def test_callers_without_a_key_take_turns_by_their_address_and_stand_behind_those_with_one() -> None:
+    room = WaitingRoom(AdmissionSettings(), 0.0)
+    for _ in range(20):
+        room.join(ticket("@10.0.0.1"), 0.0)
+    room.join(ticket("@10.0.0.2"), 0.0)
+    room.join(ticket("a-key"), 0.0)
+    first = [t.caller for t in served(room)[:3]]
+    assert first[0] == "a-key"
+    assert set(first[1:]) == {"@10.0.0.1", "@10.0.0.2"}
+
+
 def test_a_full_queue_sends_away_the_least_important_of_the_busiest_caller() -> None:
     room = WaitingRoom(SETTINGS, 0.0)
     for n in range(7):

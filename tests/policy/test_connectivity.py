@@ -11,7 +11,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gateway.policy.connectivity import DEAD_AFTER, DEFERRED_AT_MOST, RECENT, Connectivity
+from gateway.policy.connectivity import CERTAIN_AFTER, DEAD_AFTER, DEFERRED_AT_MOST, RECENT, Connectivity
 
 PROVIDERS = ["a", "b", "c"]
 
@@ -20,6 +20,8 @@ def test_while_nobody_is_reached_nothing_counts() -> None:
     net = Connectivity(3)
     assert not any(net.unreached(PROVIDERS[n % 3], n, float(n)) for n in range(300))
     assert net.local_fault_since(299.0) == 0.0
+    assert net.tried(299.0) == 3
+    assert net.tried(299.0 + 2 * RECENT) == 0
 
 
 def test_what_was_deferred_counts_as_soon_as_another_is_reached() -> None:
@@ -62,13 +64,27 @@ def test_with_a_single_provider_failures_count_at_once_and_our_own_network_is_no
     assert net.local_fault_since(10.0) is None
 
 
+def test_silence_of_those_who_were_asked_is_a_suspicion_until_the_others_have_had_time_to_answer() -> None:
+    net = Connectivity(5)
+    for n in range(6):
+        net.unreached(("a", "b")[n % 2], n, 10.0 + n / 10)
+    assert net.suspected
+    assert net.local_fault_since(10.0 + CERTAIN_AFTER - 0.01) is None
+    assert net.local_fault_since(10.0 + CERTAIN_AFTER) == 10.0
+    net.reached("c", 12.0)
+    assert not net.suspected
+    assert net.local_fault_since(12.0) is None
+
+
 def test_a_few_failures_are_no_local_fault() -> None:
     net = Connectivity(3)
     net.unreached("a", 1, 1.0)
     net.unreached("b", 2, 1.1)
-    assert net.local_fault_since(1.2) is None
+    assert not net.suspected
+    assert net.local_fault_since(1.2 + CERTAIN_AFTER) is None
     net.unreached("c", 3, 1.3)
-    assert net.local_fault_since(1.3) == 1.0
+    assert net.suspected
+    assert net.local_fault_since(1.3 + CERTAIN_AFTER) == 1.0
 
 
 def test_a_fault_of_long_ago_is_not_told_of_now() -> None:
@@ -144,7 +160,7 @@ def test_a_provider_that_was_dead_before_does_not_hide_a_cut() -> None:
     kept = [net.unreached(name, (name, 50), 50.0) for name in "bc"]
     net.unreached("a", ("a", 50), 50.1)
     assert kept == [False, False]
-    assert net.local_fault_since(50.1) == 50.0
+    assert net.local_fault_since(50.0 + CERTAIN_AFTER) == 50.0
     assert net.reached("b", 60.0) == []
 
 
@@ -185,9 +201,10 @@ def test_somebody_who_answered_a_moment_ago_and_was_not_asked_since_speaks_again
     for n in range(5):
         net.unreached("a", n, 1.2)
         net.unreached("b", n, 1.2)
-    assert net.local_fault_since(1.2) is None
+    assert not net.suspected
     net.unreached("c", 0, 1.3)
-    assert net.local_fault_since(1.3) == 1.2
+    assert net.suspected
+    assert net.local_fault_since(1.2 + CERTAIN_AFTER) == 1.2
 
 
 def test_an_attempt_that_began_in_a_cut_and_times_out_after_it_is_forgotten() -> None:
@@ -287,7 +304,7 @@ class AnyNetwork(RuleBasedStateMachine):
         self.failed += 1
         token = (provider, self.failed)
         others_answered = self.failing.setdefault(provider, 0)
-        known = self.net.local_fault_since(self.now) is not None
+        known = self.net.suspected
         if self.net.unreached(provider, token, self.now):
             assert others_answered, "counted without a contrast"
             assert not known or self.held[provider] >= DEAD_AFTER, "counted while our own network was known to be cut"
@@ -299,7 +316,7 @@ class AnyNetwork(RuleBasedStateMachine):
 
     def _answers(self, provider: str) -> None:
         shared = provider in self.failing
-        cut = self.net.local_fault_since(self.now) is not None
+        cut = self.net.suspected
         told = self.net.reached(provider, self.now)
         assert all(token in self.kept for token in told)
         assert all(token[0] != provider for token in told), "its own failures were held against it"  # type: ignore[index]
@@ -320,10 +337,10 @@ class AnyNetwork(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_reached_in_a_local_fault(self) -> None:
-        since = self.net.local_fault_since(self.now)
-        if since is not None:
+        if self.net.suspected:
             assert len(self.failing) >= 2
-            assert since <= self.now
+        since = self.net.local_fault_since(self.now)
+        assert since is None or since <= self.now - CERTAIN_AFTER
 
     @invariant()
     def what_waits_is_what_was_deferred(self) -> None:
@@ -339,7 +356,7 @@ TestAnyNetwork.settings = examples(max_examples=100, stateful_step_count=40, dea
 
 
 @pytest.mark.parametrize("dead", [0, 1], ids=["all_alive", "one_dead_before"])
-def test_a_cut_is_named_within_a_few_attempts_and_convicts_nobody(dead: int) -> None:
+def test_a_cut_is_suspected_within_a_few_attempts_and_convicts_nobody(dead: int) -> None:
     """A cut of 5 s, 50 attempts a second; a provider that was dead before it does not hide it."""
     seed, episodes = 17, 300
     chance = random.Random(seed)
@@ -351,7 +368,7 @@ def test_a_cut_is_named_within_a_few_attempts_and_convicts_nobody(dead: int) -> 
             now += 0.02
             provider = chance.choice("abcd")
             cut = 10.0 <= now < 15.0
-            if cut and net.local_fault_since(now) is None:
+            if cut and not net.suspected:
                 needed += 1
             if cut or provider not in alive:
                 counted = [(provider, now)] if net.unreached(provider, (provider, now), now) else []
@@ -361,7 +378,7 @@ def test_a_cut_is_named_within_a_few_attempts_and_convicts_nobody(dead: int) -> 
         attempts.append(needed)
     worst = max(attempts)
     print(
-        f"{episodes} cuts, seed {seed}, {dead} of 4 dead before: named after {sum(attempts) / episodes:.1f} attempts "
+        f"{episodes} cuts, seed {seed}, {dead} of 4 dead before: seen after {sum(attempts) / episodes:.1f} attempts "
         f"(most {worst}); {wrong} failures of living providers counted"
     )
     assert wrong == 0

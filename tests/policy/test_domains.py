@@ -449,7 +449,7 @@ class AnyOrder(RuleBasedStateMachine):
             trip = standing[domain]
             if any(set(other.down) >= set(trip.down) for other in current.values()):
                 continue  # a narrower one says it better
-            fell = [p for p in trip.down if self.conditions[p] is not UNKNOWN]
+            fell = [p for p in trip.down if p in trip.members and self.conditions[p] is not UNKNOWN]
             back = [p for p in fell if self.conditions[p] is WELL and self.now - self.up_at[p] >= 10.0]
             assert self._weight(back) >= 0.5 * self._weight(fell)
             well = [p for p in self._known(trip) if self.conditions[p] is WELL]

@@ -137,6 +137,7 @@ class Rig:
             return
         while self.tip.hash != news[0].parent:
             self.do(self.feed.dropped(self.tip, self.now))
+            self.start = min(self.start, self.tip.number)
             self.tip = self.tree.headers[self.tip.parent]
         for header in news:
             self.tip = header
@@ -574,6 +575,26 @@ def test_logs_of_blocks_before_the_first_are_never_told() -> None:
     chain.push(1, 0, number=100)
     chain.wait(10.0)
     assert chain.told == []
+
+
+@pytest.mark.parametrize("match", [True, False])
+def test_what_replaces_blocks_before_the_first_is_told_and_what_they_had_is_a_gap(match: bool) -> None:
+    """Callers ask for the newest logs when they have subscribed, and then rely on what they are told."""
+    chain = Chain()
+    first = min(chain.blocks)
+    while chain.number >= first:
+        chain.drop()
+    before = Header(first - 1, f"{first - 1}", f"{first - 2}", bloom=MATCH if match else NO_MATCH)
+    chain.removed.clear()
+    chain.do(chain.feed.dropped(before, chain.now))
+    assert chain.gaps == ([LogGap(first - 1, first - 1, "reorganisation_too_deep")] if match else [])
+    chain.number = first - 2
+    for _ in range(3):
+        chain.block(True, branch="b")
+    for _ in range(3):
+        chain.wait(1.0)
+        chain.answer({first - 1: (3,), first + 1: (4,)})
+    assert chain.told == [(first - 1, 3, True), (first + 1, 0, True), (first + 1, 4, True)]
 
 
 def test_a_second_source_changes_nothing_that_callers_see() -> None:

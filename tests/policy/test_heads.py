@@ -14,7 +14,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gateway.model import HeadReport
+from gateway.model import HeadReport, Rhythm
 from gateway.policy.heads import HIGHEST, HeadBook, HeadSettings, Standing
 
 DEFAULTS = HeadSettings()
@@ -639,6 +639,64 @@ def test_a_fast_chain_has_not_halted_before_three_seconds() -> None:
         assert book.halted_since(last + tenth / 10) == (last if tenth >= 30 else None)
 
 
+def test_a_route_that_is_polled_rarely_is_not_called_halted_between_two_polls() -> None:
+    """Nobody calls, so each endpoint is asked every 15 s only, one a little after the other."""
+    book = book_of("abc")
+    for poll in range(20):
+        for tenth in range(150):
+            now = 15.0 * poll + tenth / 10
+            if tenth in (0, 2, 6):
+                book.report((0, 2, 6).index(tenth), HeadReport(100 + int(now / 2.0)), now)
+            book.expire(now)
+            assert book.halted_since(now) is None
+    for tenth in (0, 2, 6):
+        book.report(0, HeadReport(book.reference), 300.0 + tenth / 10)
+    assert book.halted_since(301.0) is not None, "asked again, and still the same"
+
+
+def test_blocks_that_come_by_chance_may_be_late_and_a_dead_chain_is_named_all_the_same() -> None:
+    """Bitcoin: the gaps are exponential, so one in twenty is longer than three block times."""
+    chance, seed, blocks = random.Random(20_261_128), 20_261_128, 20_000
+    calls: dict[Rhythm, int] = {}
+    for rhythm in (Rhythm.SLOTS, Rhythm.CHANCE):
+        book = HeadBook(HeadSettings(), ["a", "b", "c"], 600.0, 0.0, rhythm)
+        now, called = 0.0, 0
+        for block in range(blocks):
+            for position in range(3):
+                book.report(position, HeadReport(100 + block), now)
+            gap = chance.expovariate(1 / 600.0)
+            for position in range(3):
+                book.report(position, HeadReport(100 + block), now + gap - 1.0 if gap > 1.0 else now)
+            called += book.halted_since(now + gap) is not None
+            now += gap
+        calls[rhythm] = called
+        for minute in range(220):
+            for position in range(3):
+                book.report(position, HeadReport(99 + blocks), now + 60.0 * minute)
+        assert book.halted_since(now + 60.0 * 219) is not None
+    print(
+        f"chain_halted, wrongly, in {blocks} blocks: {calls[Rhythm.CHANCE]} as chance, {calls[Rhythm.SLOTS]} by the "
+        f"clock, seed {seed}"
+    )
+    assert calls[Rhythm.CHANCE] == 0
+    assert calls[Rhythm.SLOTS] > 0.03 * blocks, "what the rhythm is for"
+
+
+def test_a_chain_whose_blocks_come_on_demand_halts_only_once_it_has_shown_a_pace() -> None:
+    book = HeadBook(HeadSettings(), ["a", "b"], None, 0.0, Rhythm.DEMAND)
+    for second in range(60):
+        say(book, [5, 5], float(second))
+        assert book.halted_since(float(second)) is None, "nobody sent anything"
+    for number, second in ((6, 70), (7, 300), (8, 310), (9, 900)):
+        say(book, [number, number], float(second))
+    say(book, [9, 9], 960.0)
+    assert book.halted_since(960.0) is None
+    now = steadily(book, 1000.0, 20, lambda block: [10 + block] * 2)
+    for second in range(40):
+        say(book, [29, 29], now + second)
+    assert book.halted_since(now + 39.0) == now - 2.0
+
+
 def test_silence_is_no_halt() -> None:
     book = book_of("abc")
     now = steadily(book, 0.0, 20, lambda block: [100 + block] * 3)
@@ -727,7 +785,7 @@ def test_two_hashes_for_one_finalized_block_are_a_split_at_once() -> None:
     say(book, [1000] * 3, 0.0)
     for position, block_hash in enumerate(("aa", "bb", "aa")):
         book.finalized(position, 936, block_hash, 0.0)
-    split = book.split(0.0)
+    split = book.split
     assert split is not None
     assert (split.height, split.branches) == (936, {"aa": (0, 2), "bb": (1,)})
     assert standings(book, 3) == ["current", "forked", "current"]
@@ -749,7 +807,7 @@ def test_the_minority_branch_is_refused_and_named() -> None:
     on_branches(book, range(100, 110), "xxx")
     on_branches(book, range(110, 113), "xxy", 20.0)
     assert standings(book, 3) == ["current", "current", "forked"]
-    split = book.split(26.0)
+    split = book.split
     assert split is not None
     assert split.minority == {2}
     assert sorted(split.branches.values()) == [(0, 1), (2,)]
@@ -766,7 +824,7 @@ def test_one_that_was_lost_starts_with_a_clean_name() -> None:
     book = book_of("abc")
     on_branches(book, range(100, 110), "xxy")
     book.lost(2, 20.0)
-    assert book.split(20.0) is None
+    assert book.split is None
     book.report(2, HeadReport(109), 20.0)
     assert book.standing(2) is Standing.CURRENT
 
@@ -775,7 +833,7 @@ def test_a_tie_refuses_nobody_and_is_told() -> None:
     book = book_of("abcd")
     on_branches(book, range(100, 110), "xxyy")
     assert standings(book, 4) == ["current"] * 4
-    split = book.split(20.0)
+    split = book.split
     assert split is not None
     assert (split.minority, len(split.branches)) == (frozenset(), 2)
 
@@ -786,7 +844,7 @@ def test_one_that_comes_back_to_the_majority_is_forgiven_with_its_first_block() 
     assert book.standing(2) is Standing.FORKED
     on_branches(book, range(110, 111), "xxx", 20.0)
     assert book.standing(2) is Standing.CURRENT
-    assert book.split(21.0) is None
+    assert book.split is None
 
 
 def test_a_block_replaced_by_another_of_the_same_height_is_taken_note_of() -> None:
@@ -823,7 +881,7 @@ def test_polls_keep_their_bounds(block_time: float, position: int, now: float) -
     book.report(position, HeadReport(10), now)
     assert 0.999 * DEFAULTS.poll_every_at_least <= book.next_poll_after(position, now) <= DEFAULTS.poll_every_at_most
     book.lost(position, now)
-    assert book.next_poll_after(position, now) == pytest.approx(DEFAULTS.poll_every_at_most)
+    assert book.next_poll_after(position, now) == pytest.approx(DEFAULTS.poll_every_at_least), "where is it now?"
 
 
 def test_a_passing_answer_saves_a_poll() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.policy.hedging import SAMPLES_AT_LEAST, HedgeSettings, Quantile, steps_to_settle
+from tests.pace import at_most
 
 SEED, COUNT = 9, 20_000
 
@@ -71,12 +72,14 @@ def test_an_observation_is_cheap() -> None:
     quantile = Quantile()
     for _ in range(steps_to_settle() + 1):
         quantile.observe(0.01)
-    began = time.perf_counter()
-    for _ in range(20_000):
-        quantile.observe(0.01)
-    each = (time.perf_counter() - began) / 20_000
+    each = inf
+    for _ in range(10):  # the best of ten: the others are the machine's doing
+        began = time.perf_counter()
+        for _ in range(2_000):
+            quantile.observe(0.01)
+        each = min(each, (time.perf_counter() - began) / 2_000)
     print(f"{each * 1e6:.2f} us each")
-    assert each < 5e-6, "an order of magnitude above what it takes"
+    at_most(each * 1e6, 5.0, "microseconds, an order of magnitude above what it takes")
 
 
 @given(st.lists(st.floats(1e-9, 1e6), min_size=SAMPLES_AT_LEAST, max_size=300))

@@ -55,6 +55,10 @@ def test_a_named_time_is_kept_up_to_its_bound() -> None:
     assert held.extend(1.0, 0.5, named=1e9, named_at_most=NAMED_AT_MOST) == 301.0
 
 
+def test_a_named_time_of_nothing_is_no_time_or_refusals_would_come_as_fast_as_calls() -> None:
+    assert hold().extend(5.0, 0.0, named=0.0, named_at_most=NAMED_AT_MOST) == 6.0
+
+
 @given(
     st.lists(st.tuples(st.floats(0, 20), CHANCES, st.none() | st.floats(-10, 1e6), st.booleans()), max_size=25),
 )

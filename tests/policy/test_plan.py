@@ -78,6 +78,7 @@ node_timeout      2 theirs   2 theirs   2? theirs  1 theirs   1 theirs
 server_fault      3 failed   2 failed   3? failed  1 failed   1 failed
 bad_reply         3 failed   2 failed   3? failed  1 failed   1 failed
 empty             2 answer   2 answer   2 answer   1 answer   1 answer
+odd               2 answer   2 answer   2 answer   1 answer   1 answer
 behind            3 answer   2 answer   3 answer   1 answer   1 answer
 uncovered         3 failed   2 failed   3 failed   1 failed   1 failed
 maintenance       3 theirs   2 theirs   3 theirs   1 theirs   1 theirs
@@ -106,6 +107,7 @@ node_timeout      2 failed   2 failed   2? unknown  1 failed   1 unknown
 server_fault      3 failed   2 failed   3? unknown  1 failed   1 unknown
 bad_reply         3 failed   2 failed   3? unknown  1 failed   1 unknown
 empty             2 answer   2 answer   2 answer    1 answer   1 answer
+odd               2 answer   2 answer   2 answer    1 answer   1 answer
 behind            3 answer   2 answer   3 answer    1 answer   1 answer
 uncovered         3 failed   2 failed   3 failed    1 failed   1 failed
 maintenance       3 failed   2 failed   3 failed    1 failed   1 failed

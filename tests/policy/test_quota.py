@@ -486,3 +486,63 @@ class Budgeting(RuleBasedStateMachine):
 
 TestBudgeting = Budgeting.TestCase
 TestBudgeting.settings = examples(max_examples=120, stateful_step_count=40, deadline=None)
+
+
+# --- what is not a caller's, and what was never sent --------------------------------------------------
+
+
+def test_a_question_of_our_own_is_counted_and_never_refused_and_callers_wait_for_it() -> None:
+    limited = budget(rate=1.0, burst=2.0, per_day=100.0)
+    for _ in range(4):
+        limited.charge(1.0, 0.0)
+    assert limited.snapshot(0.0)["used_this_day"] == 4
+    assert limited.available_after(1.0, 0.0) == pytest.approx(3.0)
+    assert not limited.take(1.0, 2.9)
+    assert limited.take(1.0, 3.1)
+
+
+def test_what_was_never_sent_is_given_back_and_never_more_than_that() -> None:
+    limited = budget(rate=1.0, burst=5.0, per_day=100.0)
+    assert limited.take(1.0, 0.0)
+    limited.returned(1.0)
+    assert (limited.snapshot(0.0)["used_this_day"], limited.left(0.0)) == (0, 1.0)
+    limited.returned(1.0)
+    assert sum(limited.take(1.0, 0.0) for _ in range(10)) == 5
+
+
+def test_an_allowance_is_used_up_at_its_last_unit_and_not_before_and_anew_with_its_window() -> None:
+    limited = budget(per_day=3.0)
+    assert [limited.used_up(0.0) for _ in range(4) if limited.take(1.0, 0.0)] == [False, False, True]
+    assert not limited.used_up(12 * 3600.0 + 1)
+    assert not budget(rate=1.0).used_up(0.0), "a rate comes back by itself"
+
+
+def test_new_settings_of_an_account_do_not_forget_what_it_has_spent() -> None:
+    before = budget(per_day=100.0, per_minute=50.0)
+    assert all(before.take(1.0, 0.0) for _ in range(40))
+    before.spent(0.0, 30.0)
+    after = ProviderBudget(QuotaSettings(per_day=60.0, per_hour=1000.0), 1.0, NOON + 1.0)
+    after.inherit(before)
+    assert after.snapshot(1.0)["used_this_day"] == 40
+    assert after.available_after(1.0, 1.0) == pytest.approx(29.0)
+    other_units = ProviderBudget(QuotaSettings(per_day=60.0, compute=True), 1.0, NOON + 1.0)
+    other_units.inherit(before)
+    assert other_units.snapshot(1.0)["used_this_day"] == 0
+
+
+def test_a_header_is_believed_until_a_call_that_was_sent_after_it_is_answered_all_the_same() -> None:
+    told = budget()
+    told.told(100.0, 0.0, 3600.0, 10.0, answered_from=9.0)
+    told.told(100.0, 0.0, 3590.0, 20.0, answered_from=9.5)  # was under way already
+    assert not told.take(1.0, 21.0)
+    told.told(100.0, 0.0, 3580.0, 30.0, answered_from=29.0)
+    assert told.take(1.0, 30.0)
+    told.told(100.0, 0.0, 3500.0, 110.0, answered_from=109.0)
+    assert told.take(1.0, 110.0), "such headers are passed over from then on"
+
+
+def test_a_refusal_is_no_proof_that_a_limit_is_not_kept() -> None:
+    told = budget()
+    told.told(100.0, 0.0, 3600.0, 10.0, answered_from=9.0)
+    told.told(100.0, 0.0, 3590.0, 20.0, answered_from=None)
+    assert not told.take(1.0, 21.0)

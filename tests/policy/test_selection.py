@@ -246,3 +246,14 @@ def test_the_same_provider_is_one_domain() -> None:
     endpoints = [endpoint(0, provider="x"), endpoint(1, provider="x"), endpoint(2, provider="y")]
     ranking = rank([Candidate(e) for e in endpoints], 0.0)
     assert successor(ranking, endpoints, [1.0, 0.1, 5.0], [0], False) == 2
+
+
+def test_the_same_software_is_less_in_common_than_the_same_place() -> None:
+    """Most of a chain's nodes run the same; that must not make the same cloud as good as another one."""
+    software = ("client", "geth/1.14.12")
+    endpoints = [
+        Endpoint(id=f"e{number}", route="r", provider=f"p{number}", domains=(("cloud", cloud), software))
+        for number, cloud in enumerate(["aws", "aws", "gcp"])
+    ]
+    ranking = rank([Candidate(each) for each in endpoints], 0.0)
+    assert successor(ranking, endpoints, [0.1, 0.1, 0.9], used=[0], last_resort=False) == 2

@@ -19,8 +19,9 @@ def drained(turns: Turns[Ticket]) -> list[Ticket]:
     served = []
     while turns:
         first = turns.first()
-        served.append(turns.serve())
-        assert served[-1] is first
+        assert first is not None
+        turns.serve(first)
+        served.append(first)
     return served
 
 
@@ -46,6 +47,18 @@ def test_callers_take_turns_whatever_one_of_them_asks_for() -> None:
         turns.join(Ticket("modest", 1, number), "modest", 1, 1e9)
     served = [ticket.caller for ticket in drained(turns)]
     assert served[:6].count("modest") == 3
+
+
+def test_a_caller_that_lets_others_go_before_keeps_its_place() -> None:
+    turns: Turns[Ticket] = Turns(10, 10)
+    tickets = {name: Ticket(name[0], 0, n) for n, name in enumerate(["a1", "a2", "b1", "c1"])}
+    for ticket in tickets.values():
+        turns.join(ticket, ticket.caller, 0, 1e9)
+    assert turns.first([tickets["a1"]]) is tickets["b1"]
+    turns.serve(tickets["b1"])
+    assert turns.first([tickets["a1"]]) is tickets["c1"]
+    assert turns.first([tickets["a1"], tickets["c1"]]) is None
+    assert turns.first() is tickets["a1"]
 
 
 def test_those_whose_time_is_over_leave_once() -> None:

@@ -69,10 +69,10 @@ def test_the_most_telling_comes_first() -> None:
 
 
 def test_while_our_own_network_is_cut_nobody_else_is_blamed() -> None:
-    (only,) = verdicts(replace(EVERYTHING, local_fault_since=104.0), 110.0)
+    (only,) = verdicts(replace(EVERYTHING, local_fault_since=104.0, tried=6), 110.0)
     assert only.kind is VerdictKind.LOCAL_FAULT
     assert only.since == 104.0
-    assert only.evidence == "none of 4 providers has been reached for 6.0 s, so the fault is on this side"
+    assert only.evidence == "none of the 6 providers tried has been reached for 6.0 s, so the fault is on this side"
 
 
 def test_one_broken_endpoint_is_named_with_its_reason_and_how_many_serve() -> None:
@@ -134,15 +134,14 @@ def test_two_methods_refused_are_two_verdicts() -> None:
 def test_a_domain_is_told_with_who_fell_how_fast_and_who_is_left() -> None:
     facts = replace(with_reasons(WELL, infura=OPEN, alchemy=OPEN), domains=(AWS,))
     assert headline(verdicts(facts, 110.0)) == (
-        "aws looks down: infura and alchemy stopped answering within 8 s, 2 of 3 with cloud aws; "
-        "1 of 4 endpoints are well"
+        "aws looks down: infura and alchemy went down within 8 s, 2 of 3 with cloud aws; 1 of 4 endpoints are well"
     )
 
 
 @pytest.mark.parametrize(("over", "words"), [(None, "together"), (0.2, "within 1 s"), (59.6, "within 60 s")])
 def test_the_time_between_the_falls_is_told_when_it_is_known(over: float | None, words: str) -> None:
     (only,) = verdicts(replace(WELL, domains=(replace(AWS, over=over),)), 110.0)
-    assert f"stopped answering {words}," in only.evidence
+    assert f"went down {words}," in only.evidence
 
 
 def test_a_domain_that_is_a_provider_is_called_one() -> None:
@@ -162,9 +161,13 @@ def test_a_green_member_of_a_suspected_domain_is_not_counted_as_well() -> None:
 
 
 def test_a_halt_is_told_with_its_block_and_the_usual_pace() -> None:
-    facts = replace(WELL, halted_since=80.0, head=500, block_time=12.0)
+    facts = replace(WELL, halted_since=80.0, head=500, block_time=12.0, tellers=3)
     assert headline(verdicts(facts, 110.0)) == (
-        "the chain has halted: block 500 has been the newest everywhere for 30.0 s, and blocks came every 12.0 s"
+        "the chain has halted: block 500 has been the newest at all 3 providers for 30.0 s, "
+        "and blocks came every 12.0 s"
+    )
+    assert "at the only provider that tells, which may be stuck itself, for" in headline(
+        verdicts(replace(facts, tellers=1), 110.0)
     )
 
 

@@ -110,6 +110,48 @@ def test_all_of_a_request_is_charged_or_nothing() -> None:
     assert live.take((("orders", "b", 9.0),), Priority.ORDER, 0.3)  # another account has its own
 
 
+def test_a_request_that_is_more_than_a_share_goes_alone() -> None:
+    """A limit of one call, or a share set low: never served would be the other choice."""
+    live = WeightLimits([WeightLimit("few", 1, 4), WeightLimit("path", 20, 2)], SETTINGS, 0.0)
+    few, heavy, light = (("few", "", 1.0),), (("path", "", 20.0),), (("path", "", 0.5),)
+    for charges in (few, heavy):
+        assert live.free_at(charges, Priority.LONE, 0.0) == 0.0
+        assert live.take(charges, Priority.LONE, 0.0)
+        assert not live.take(charges, Priority.ORDER, 0.1)
+        again = live.free_at(charges, Priority.LONE, 0.1) + 0.1  # counts are in bins
+        assert 2.0 < again < 6.0
+        assert live.take(charges, Priority.LONE, again)
+    assert not live.take(light, Priority.LONE, again)
+    assert live.free_at((("path", "", 20.1),), Priority.ORDER, 0.0) == NEVER
+
+
+def test_what_waits_for_a_limit_of_its_own_is_told_from_what_waits_for_all() -> None:
+    live = limits(SETTINGS, WeightLimit("orders", 10, 10, "account"))
+    mine = (("weight", "", 1.0), ("orders", "a", 9.5))
+    assert live.take(mine, Priority.ORDER, 0.0)
+    assert not live.take(mine, Priority.ORDER, 0.1)
+    assert live.waits_alone(mine, Priority.ORDER, 0.1)
+    assert live.take((("weight", "", 568.5),), Priority.ORDER, 0.2)
+    assert not live.waits_alone(mine, Priority.ORDER, 0.3)
+    live.hold(200.0)
+    assert not live.waits_alone(mine, Priority.ORDER, 199.0)
+
+
+def test_how_far_apart_requests_are_that_use_up_a_limit() -> None:
+    live = limits(SETTINGS, WeightLimit("calls", 20, 4))
+    assert live.spacing((("weight", "", 6.0),)) == pytest.approx(0.61)
+    assert live.spacing((("weight", "", 6.0), ("calls", "", 1.0))) == pytest.approx(0.61)
+    assert live.spacing((("weight", "", 1.0), ("calls", "", 4.0))) == pytest.approx(1.0)
+    assert live.spacing((("unknown", "", 4.0),)) == 0.0
+
+
+def test_the_slack_of_a_short_window_is_short() -> None:
+    live = WeightLimits([WeightLimit("orders", 10, 1)], SETTINGS, 0.0)
+    orders = (("orders", "", 9.5),)
+    assert live.take(orders, Priority.ORDER, 0.0)
+    assert 1.0 < live.free_at(orders, Priority.ORDER, 0.5) < 1.3
+
+
 def test_accounts_are_remembered_within_bounds() -> None:
     live = limits(WeightSettings(accounts=100), WeightLimit("orders", 10, 10, "account"))
     for n in range(10_000):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,8 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.pace import PATIENCE
 
 HERE = Path(__file__).parent
 ANVIL = HERE / "node_modules" / "@foundry-rs" / "anvil-linux-amd64" / "bin" / "anvil"
@@ -31,16 +34,19 @@ def missing() -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """A port on which nobody listens, not one of those (from 32768 on) that the system gives to whoever calls out."""
+    while True:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as s:
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 def rpc(url: str, method: str, *params: object) -> object:
     """One call by the plainest client there is."""
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}).encode()
     request = urllib.request.Request(url, body, {"content-type": "application/json"})  # noqa: S310 - loopback
-    with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=PATIENCE) as response:  # noqa: S310
         answer = json.load(response)
     if "error" in answer:
         raise RuntimeError(answer["error"])
@@ -60,7 +66,7 @@ def running(command: list[str], ready_url: str, ready: str = "rpc") -> Iterator[
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, ready: str) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + PATIENCE
     while True:
         if process.poll() is not None:
             raise RuntimeError(f"{process.args!r} ended with {process.returncode}")

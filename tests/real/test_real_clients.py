@@ -78,7 +78,7 @@ def test_a_transaction_whose_node_dies_after_reading_is_mined_once_and_its_hash_
                 )  # fmt: skip
                 known = w3.eth.send_raw_transaction(signed.raw_transaction)
                 assert known == signed.hash
-                receipt = w3.eth.wait_for_transaction_receipt(known, timeout=10)
+                receipt = w3.eth.wait_for_transaction_receipt(known, timeout=60)
                 assert receipt["status"] == 1
         assert proxy.died >= 1, "the fault never fired"
         assert int(str(rpc(node, "eth_getTransactionCount", account.address, "latest")), 16) == 12

@@ -14,12 +14,14 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.pace import PATIENCE
 from tests.real.processes import CHAIN_ID, GANACHE, HERE, MNEMONIC, anvil, free_port, missing, rpc, running
 
 pytestmark = [
@@ -249,8 +251,8 @@ class Client:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()
-        self.process.wait(20)
-        self._thread.join(5)
+        self.process.wait(PATIENCE)
+        self._thread.join(PATIENCE)
         self.process.stdout.close()
 
     def finish(self) -> None:
@@ -283,7 +285,7 @@ def clients(url: str, chain: Chain) -> Iterator[list[Client]]:
         for name, script in SCRIPTS.items()
     ]
     try:
-        within(30, lambda: [client.name for client in started if not client.all("ready")])
+        nothing_lacks(lambda: [client.name for client in started if not client.all("ready")])
         yield started
     finally:
         for client in started:
@@ -293,10 +295,19 @@ def clients(url: str, chain: Chain) -> Iterator[list[Client]]:
 
 @contextlib.contextmanager
 def seawall(directory: Path, endpoints: dict[str, str]) -> Iterator[str]:
-    """The gateway as a user starts it, with URLs and their WebSockets; yields its own."""
+    """The gateway as a user starts it, with URLs and their WebSockets; yields its own.
+
+    A node that has just gone back by five blocks, while the machine stands still, is not to be one that lags.
+    """
     port, operations = free_port(), free_port()
     lines = [f"listen: 127.0.0.1:{port}", "operations:", f"  listen: 127.0.0.1:{operations}", "routes:"]
-    lines += ["  devnet:", f"    chain_id: {CHAIN_ID}", "    dialect: evm", "    endpoints:"]
+    lines += [
+        "  devnet:",
+        f"    chain_id: {CHAIN_ID}",
+        "    dialect: evm",
+        "    heads: {lag_blocks: 100}",
+        "    endpoints:",
+    ]
     lines += [f"      - {{url: {url!r}, ws: {ws}}}" for url, ws in endpoints.items()]
     config = directory / "seawall.yaml"
     config.write_text("\n".join(lines) + "\n")
@@ -316,15 +327,27 @@ def anvils(directory: Path) -> Iterator[tuple[Chain, str, subprocess.Popen[bytes
             yield chain, url, first, second
 
 
-def within(seconds: float, lacking: Callable[[], object]) -> None:
+def nothing_lacks(lacking: Callable[[], object]) -> None:
     """Wait until nothing is lacking."""
-    until = time.monotonic() + seconds
+    until = time.monotonic() + PATIENCE
     while lacks := lacking():
-        assert time.monotonic() < until, f"after {seconds} s: {lacks}"
+        assert time.monotonic() < until, f"after {PATIENCE} s: {lacks}"
         time.sleep(0.02)
 
 
-def told_all(watching: list[Client], chain: Chain, above: int, seconds: float = 20) -> None:
+def all_well(url: str) -> None:
+    """Wait until the gateway has nothing against any of its nodes, so that each may be left to serve alone."""
+    page = url.replace("ws://", "http://").rpartition("/")[0] + "/status.json"
+
+    def against() -> object:
+        with urllib.request.urlopen(page, timeout=PATIENCE) as answer:  # noqa: S310 - loopback
+            endpoints = json.load(answer)["routes"][0]["endpoints"]
+        return [(endpoint["id"], endpoint["reasons"]) for endpoint in endpoints if endpoint["reasons"]]
+
+    nothing_lacks(against)
+
+
+def told_all(watching: list[Client], chain: Chain, above: int) -> None:
     """Wait until every client was told the chain and its logs above a height."""
     hashes, logs = chain.hashes(above), chain.logs(above)
 
@@ -338,7 +361,7 @@ def told_all(watching: list[Client], chain: Chain, above: int, seconds: float = 
                 lacks.append((client.name, "logs", len(client.logs()), len(logs), client.all("log")[-2:]))
         return lacks
 
-    within(seconds, lacking)
+    nothing_lacks(lacking)
     time.sleep(0.3)
     assert not lacking(), "nothing more is told"
 
@@ -370,6 +393,7 @@ def test_two_nodes_die_in_turn_and_the_survivor_reorganises(tmp_path: Path) -> N
         above = chain.height()
         steady(chain, 8)
         chain.mine(3)
+        all_well(url)
         first.kill()
         chain.nodes.remove(one)
         steady(chain, 8)
@@ -381,6 +405,7 @@ def test_two_nodes_die_in_turn_and_the_survivor_reorganises(tmp_path: Path) -> N
         chain.join(one)  # a node that comes back tells old blocks again, and those of the abandoned branch
         steady(chain, 8)
         chain.mine(3)
+        all_well(url)
         second.kill()
         chain.nodes.remove(two)
         steady(chain, 8)
@@ -399,6 +424,7 @@ def test_a_node_freezes_without_a_word_and_goes_on_later(tmp_path: Path) -> None
         steady(chain, 8)
         for process, node in ((first, chain.nodes[0]), (second, chain.nodes[1])):
             chain.mine(3)
+            all_well(url)
             process.send_signal(signal.SIGSTOP)
             left_at = len(chain.steps)
             chain.nodes.remove(node)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.pace import PATIENCE
 from tests.real.processes import free_port, rpc, running
 
 MISSING = [name for name in ("solders", "solana") if importlib.util.find_spec(name) is None]
@@ -45,7 +46,7 @@ def _answering(command: list[str], url: str) -> Iterator[Any]:
     """A node that has answered its first call; ended by the id it was started with."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 30
+        until = time.monotonic() + PATIENCE
         while True:
             with contextlib.suppress(OSError, RuntimeError):
                 rpc(url, "getSlot")
@@ -76,7 +77,7 @@ async def client(url: str) -> AsyncIterator[Any]:
     from solana.rpc.async_api import AsyncClient
     from solana.rpc.commitment import Confirmed
 
-    session = AsyncClient(url, commitment=Confirmed, timeout=10)
+    session = AsyncClient(url, commitment=Confirmed, timeout=PATIENCE)
     session._provider._max_transport_retries = 0
     try:
         yield session

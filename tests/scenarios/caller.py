@@ -22,10 +22,11 @@ class Told:
 
 
 class Caller:
-    """One connection to the gateway; opened again when the gateway closes it."""
+    """One connection to the gateway, from `source` if given; opened again when the gateway closes it."""
 
-    def __init__(self, port: int, path: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(self, port: int, path: str, headers: dict[str, str] | None = None, source: str = "") -> None:
         self._port = port
+        self._from = (source, 0) if source else None
         self._head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + "".join(
             f"{name}: {value}\r\n" for name, value in (headers or {}).items()
         )
@@ -40,7 +41,9 @@ class Caller:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         began = time.perf_counter()
         if self._writer is None or self._writer.is_closing() or (self._reader is not None and self._reader.at_eof()):
-            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port, limit=1 << 24)
+            self._reader, self._writer = await asyncio.open_connection(
+                "127.0.0.1", self._port, limit=1 << 24, local_addr=self._from
+            )
         assert self._reader is not None
         self._writer.write(f"{self._head}Content-Length: {len(raw)}\r\n\r\n".encode() + raw)
         head = await self._reader.readuntil(b"\r\n\r\n")

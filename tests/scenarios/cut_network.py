@@ -23,6 +23,7 @@ from gateway.config.load import load, secrets_of
 from gateway.drill.chain import SimulatedChain
 from gateway.drill.provider import SimulatedProvider
 from gateway.telemetry.redaction import Redactor
+from tests.pace import PATIENCE, standstill
 from tests.scenarios.caller import Caller
 
 HOSTS = ("10.99.0.2", "10.99.0.3", "10.99.0.4")
@@ -121,10 +122,15 @@ async def cut(seconds: float) -> dict[str, Any]:
         return await _watch(seconds)
     finally:
         child.stdin.close()
-        child.wait(10)
+        child.wait(PATIENCE)
 
 
 async def _watch(seconds: float) -> dict[str, Any]:
+    async with standstill() as stood_still_for:
+        return {**await _cut(seconds), "stood_still_for": round(stood_still_for(), 2)}
+
+
+async def _cut(seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "seawall.yaml"
         rows = [f"      - {{id: p{i}, url: 'http://{host}:{PORT}', cloud: c{i}}}" for i, host in enumerate(HOSTS)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from gateway.config.load import load, secrets_of
 from gateway.drill.chain import SimulatedChain
 from gateway.drill.provider import SimulatedProvider
 from gateway.telemetry.redaction import Redactor
+from tests.pace import PATIENCE
 
 CHAIN_ID = 31337
 
@@ -59,8 +61,8 @@ class House:
         rows = self.gateway.status()["routes"][0]["endpoints"]
         return next(row for row in rows if row["id"] == endpoint)
 
-    async def until(self, holds: Any, seconds: float = 5.0) -> float:
-        """Wait until `holds()`; returns how long it took.  Fails after `seconds`."""
+    async def until(self, holds: Any, seconds: float = PATIENCE) -> float:
+        """Wait until `holds()`; returns how long it took.  Fails after `seconds`, which are no bound (tests/pace)."""
         began = monotonic()
         while not holds():
             if monotonic() - began > seconds:
@@ -88,12 +90,16 @@ async def house(
     edges: list[str] | None = None,
     versions: list[str] | None = None,
     standby: tuple[int, ...] = (),
+    names: bool = False,
 ) -> AsyncIterator[House]:
-    """Start providers p0, p1, ... in clouds of their own (or `clouds` of them), and the gateway over them."""
+    """Start providers p0, p1, ... in clouds of their own (or `clouds` of them), and the gateway over them.
+
+    `names`: they are reached by the names that `NamedLoop` knows, p0.test and so on.
+    """
     chain = SimulatedChain(chain_id=CHAIN_ID, block_time=block_time, genesis_at=monotonic() - 1000 * block_time, seed=1)
-    names = versions or ["Simulated/v1.0.0"] * count
+    clients = versions or ["Simulated/v1.0.0"] * count
     providers = [
-        SimulatedProvider(f"p{i}", chain, huge_bytes=huge_bytes, clock=monotonic, client_version=names[i])
+        SimulatedProvider(f"p{i}", chain, huge_bytes=huge_bytes, clock=monotonic, client_version=clients[i])
         for i in range(count)
     ]
     shared = [f", edge: {edge}" if edge else "" for edge in edges or [""] * count]
@@ -101,8 +107,9 @@ async def house(
     async with contextlib.AsyncExitStack() as stack:
         for provider in providers:
             await stack.enter_async_context(provider)
+        where = [f"http://{p.name}.test:{p.port}" if names else p.url for p in providers]
         rows = [
-            f"      - {{id: {p.name}, url: '{p.url}{path}', cloud: cloud-{i % clouds}{shared[i]}{endpoint_extra}}}"
+            f"      - {{id: {p.name}, url: '{where[i]}{path}', cloud: cloud-{i % clouds}{shared[i]}{endpoint_extra}}}"
             for i, p in enumerate(providers)
         ]
         config = folder / "seawall.yaml"
@@ -125,6 +132,20 @@ async def house(
         yield House(gateway, providers, chain, config)
 
 
-def run(work: Coroutine[Any, Any, None]) -> None:
+class NamedLoop(asyncio.SelectorEventLoop):
+    """A loop whose names, p0.test and so on, all lead to this machine, until `dark`: then there is no record."""
+
+    dark = False
+
+    async def getaddrinfo(self, host: Any, port: Any, **hints: Any) -> list[Any]:  # type: ignore[override]
+        if not str(host).endswith(".test"):
+            return await super().getaddrinfo(host, port, **hints)
+        if self.dark:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, str(host), ("127.0.0.1", int(port)))]
+
+
+def run(work: Coroutine[Any, Any, None], loop: type[asyncio.SelectorEventLoop] | None = None) -> None:
     """One scenario, in real time."""
-    asyncio.run(work)
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(work)

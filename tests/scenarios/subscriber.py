@@ -9,7 +9,9 @@ import os
 import struct
 import time
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
+
+from tests.pace import PATIENCE
 
 
 @lru_cache(maxsize=4096)  # one frame goes to all callers, so its text is read once
@@ -33,7 +35,7 @@ class Subscriber(asyncio.Protocol):
         self.refused = b""
 
     @classmethod
-    async def open(cls, port: int, path: str = "/local", headers: str = "") -> Subscriber:
+    async def open(cls, port: int, path: str = "/local", headers: str = "") -> Self:
         """Connect and shake hands.  Raises ConnectionRefusedError with the status line when not switched."""
         _, self = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", port)
         key = base64.b64encode(os.urandom(16)).decode()
@@ -41,7 +43,7 @@ class Subscriber(asyncio.Protocol):
             f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n".encode()
         )
-        await asyncio.wait_for(self._handshake, 10)
+        await asyncio.wait_for(self._handshake, PATIENCE)
         return self
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -114,13 +116,13 @@ class Subscriber(asyncio.Protocol):
         answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
         body = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": list(params)}
         self.send_frame(1, json.dumps(body).encode())
-        told: dict[str, Any] = await asyncio.wait_for(answer, 20)
+        told: dict[str, Any] = await asyncio.wait_for(answer, PATIENCE)
         return told
 
     async def batch(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         answer = self._answers[-1] = asyncio.get_running_loop().create_future()
         self.send_frame(2, json.dumps(items).encode())
-        told: list[dict[str, Any]] = await asyncio.wait_for(answer, 20)
+        told: list[dict[str, Any]] = await asyncio.wait_for(answer, PATIENCE)
         return told
 
     async def subscribe(self, *params: Any) -> str:

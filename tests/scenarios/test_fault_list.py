@@ -23,6 +23,7 @@ from gateway.drill.chain import SimulatedChain
 from gateway.drill.faults import Fault, Stage
 from gateway.drill.provider import SimulatedProvider
 from gateway.telemetry.redaction import Redactor
+from tests.pace import PATIENCE
 from tests.scenarios.caller import Caller, Tally
 from tests.scenarios.house import CHAIN_ID, house, run
 
@@ -85,7 +86,7 @@ def test_no_read_is_lost(fault: Fault, tmp_path: Path) -> None:
                 await bad.refuse()
                 await bad.accept()
             bad.script.set(fault)
-            until = monotonic() + 5.0
+            until = monotonic() + PATIENCE
             tally = await read(home.port, home.chain)
             while not bad.script.fired[fault] and monotonic() < until:  # it may just have been out of touch
                 await asyncio.sleep(0.1)

@@ -23,6 +23,7 @@ from tests.scenarios.house import House, house, run
 from tests.scenarios.scripted_sockets import ScriptedSockets
 from tests.scenarios.subscriber import Subscriber
 from tests.scenarios.told import expected_logs, held, tree, walk
+from tests.telemetry.collector import Collector, attributes
 
 WS = ", ws: true"
 BLOCK_TIME = 0.25
@@ -63,18 +64,18 @@ class Watch:
         heads = self.heads
         return int(heads[-1]["number"], 16) if heads else 0
 
-    async def caught_up(self, seconds: float = 8.0) -> int:
+    async def caught_up(self) -> int:
         """Wait until the head of now was told, and its logs; returns its number."""
         last = self.house.chain.head(monotonic())
-        await self.reached(last, seconds)
+        await self.reached(last)
         return last
 
-    async def reached(self, number: int, seconds: float = 8.0) -> None:
+    async def reached(self, number: int) -> None:
         def both() -> bool:
             logs = self.logs
             return self.newest >= number and bool(logs) and int(logs[-1]["blockNumber"], 16) >= number
 
-        await self.house.until(both, seconds)
+        await self.house.until(both)
 
     def has_all(self, last: int) -> None:
         """Every block since it began, once and in order, every log of them, and nothing to be sorry for."""
@@ -145,7 +146,7 @@ def log_sources(h: House) -> list[SimulatedProvider]:
     return [named(h, name) for feed in feeds if feed["feed"] == "logs" for name in feed["sources"]]
 
 
-FAULTS = ["DUPLICATE", "REORDER", "HALF_BATCH", "GARBAGE", "HANG", "SILENT", "LAG", "CLOSE", "RESTART", "RESET"]
+FAULTS = ["DUPLICATE", "HALF_BATCH", "GARBAGE", "HANG", "SILENT", "LAG", "CLOSE", "RESTART", "RESET"]
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -162,6 +163,32 @@ def test_whatever_sources_do_no_event_is_lost_doubled_or_out_of_order(tmp_path: 
             watch.has_all(await watch.caught_up())
 
     together(tmp_path, story, FAULTS)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_sources_that_push_blocks_in_the_wrong_order_cost_no_event(tmp_path: Path, count: int) -> None:
+    """Heads are put in order; a log is told when it comes, out of its place rather than not at all."""
+
+    async def scenario() -> None:
+        async with brisk(tmp_path, route_extra=f"    feeds: {{sources: {count}}}") as h:
+            watch = await Watch.begin(h)
+            await blocks(2)
+            for provider in h.providers:
+                provider.strike_sockets(SocketFault.REORDER)
+            await blocks(8)
+            for provider in h.providers:
+                provider.heal_sockets()
+            await blocks(2)
+            last = await watch.caught_up()
+            numbers = walk(watch.heads)
+            assert numbers == list(range(numbers[0], numbers[-1] + 1))
+            told = [(int(log["blockNumber"], 16), int(log["logIndex"], 16), log["blockHash"]) for log in watch.logs]
+            low = watch.since + 2
+            assert sorted(key for key in told if low <= key[0] <= last) == expected_logs(h.chain, low, last)
+            assert told != sorted(told), "the fault never struck"
+            assert not watch.notices
+
+    run(scenario())
 
 
 def test_heads_that_sources_skip_are_made_good(tmp_path: Path) -> None:
@@ -224,7 +251,7 @@ def test_all_providers_down_for_some_blocks_and_back_everything_comes_late_and_i
             await asyncio.gather(*(provider.stop() for provider in h.providers))
             await asyncio.sleep(seconds)
             await asyncio.gather(*(provider.start() for provider in h.providers))
-            watch.has_all(await watch.caught_up(20))
+            watch.has_all(await watch.caught_up())
 
     together(tmp_path, story, [0.5, 2.0, 4.0])
 
@@ -250,7 +277,7 @@ def test_a_second_failure_while_missing_blocks_are_fetched_costs_nothing(tmp_pat
             for provider in h.providers:
                 provider.script.clear()
             assert h.fired() > 0
-            watch.has_all(await watch.caught_up(20))
+            watch.has_all(await watch.caught_up())
 
     together(tmp_path, story, SECOND)
 
@@ -267,7 +294,7 @@ def test_a_fill_that_nobody_answers_for_a_while_is_made_when_somebody_does(tmp_p
             for provider in h.providers:
                 provider.script.clear()
                 provider.strike_sockets(SocketFault.RESET)
-            watch.has_all(await watch.caught_up(20))
+            watch.has_all(await watch.caught_up())
 
     run(scenario())
 
@@ -287,7 +314,7 @@ def test_callers_who_join_while_missing_blocks_are_fetched_are_told_one_walk(tmp
             for provider in h.providers:
                 provider.strike_sockets(SocketFault.RESET)
                 provider.script.clear()
-            last = await first.caught_up(20)
+            last = await first.caught_up()
             first.has_all(last)
             for watch in joined:
                 await watch.reached(last)
@@ -307,7 +334,7 @@ def test_a_replacement_that_lags_does_not_hold_anybody_back(tmp_path: Path) -> N
             others[1].script.set(Fault.LAGGING, amount=2)
             lost.strike_sockets(SocketFault.RESET)
             await blocks(10)
-            watch.has_all(await watch.caught_up(10))
+            watch.has_all(await watch.caught_up())
 
     run(scenario())
 
@@ -330,12 +357,12 @@ def test_a_reorganisation_is_told_as_the_new_branch_and_its_logs_instead_of_the_
             branch = h.chain.branch(number - back)
             if when == "across_the_gap":
                 await asyncio.gather(*(provider.start() for provider in h.providers))
-            await h.until(lambda: watch.heads[-1]["hash"] == branch.block_hash(watch.newest), 15)
-            last = await watch.caught_up(15)
+            await h.until(lambda: watch.heads[-1]["hash"] == branch.block_hash(watch.newest))
+            last = await watch.caught_up()
             holds = tree(watch.heads)
             assert holds == [branch.block_hash(n) for n in range(watch.newest - len(holds) + 1, watch.newest + 1)]
             assert any(log["removed"] for log in watch.logs)
-            await h.until(lambda: not wrong_logs(watch, branch, last), 5)
+            await h.until(lambda: not wrong_logs(watch, branch, last))
             assert not watch.notices
 
     together(tmp_path, story, ["live", "across_the_gap", "without_sockets"])
@@ -358,11 +385,11 @@ def test_a_fork_that_heals_ends_where_it_began(tmp_path: Path) -> None:
             await blocks(4)
             for provider in h.providers:
                 provider.script.clear()
-            await h.until(lambda: watch.heads[-1]["hash"] == h.chain.block_hash(watch.newest), 15)
-            last = await watch.caught_up(15)
+            await h.until(lambda: watch.heads[-1]["hash"] == h.chain.block_hash(watch.newest))
+            last = await watch.caught_up()
             holds = tree(watch.heads)
             assert holds == [h.chain.block_hash(n) for n in range(watch.newest - len(holds) + 1, watch.newest + 1)]
-            await h.until(lambda: not wrong_logs(watch, h.chain, last), 5)
+            await h.until(lambda: not wrong_logs(watch, h.chain, last))
             assert not watch.notices
 
     run(scenario())
@@ -375,10 +402,10 @@ def test_a_source_on_a_branch_of_its_own_does_not_lead_callers_astray(tmp_path: 
             await blocks(3)
             sources(h)[0].script.set(Fault.FORKED, amount=0)
             await blocks(12)
-            await h.until(lambda: watch.heads[-1]["hash"] == h.chain.block_hash(watch.newest), 15)
-            last = await watch.caught_up(15)
+            await h.until(lambda: watch.heads[-1]["hash"] == h.chain.block_hash(watch.newest))
+            last = await watch.caught_up()
             tree(watch.heads)
-            await h.until(lambda: not wrong_logs(watch, h.chain, last), 5)
+            await h.until(lambda: not wrong_logs(watch, h.chain, last))
 
     run(scenario())
 
@@ -390,12 +417,12 @@ def test_a_gap_that_is_too_large_is_told_as_a_notice_and_the_feed_goes_on_behind
     async def scenario() -> None:
         async with brisk(tmp_path, block_time=0.5) as h:
             watch = await Watch.begin(h)
-            await h.until(lambda: watch.newest > watch.since, 5)
+            await h.until(lambda: watch.newest > watch.since)
             await asyncio.gather(*(provider.stop() for provider in h.providers))
             before = watch.newest
             h.chain.genesis_at -= 1500 * h.chain.block_time  # as if they had been away for long
             await asyncio.gather(*(provider.start() for provider in h.providers))
-            last = await watch.caught_up(25)
+            last = await watch.caught_up()
             numbers = [int(head["number"], 16) for head in watch.heads]
             beyond = numbers[numbers.index(before) + 1 :]
             assert beyond == list(range(beyond[0], beyond[0] + len(beyond)))
@@ -465,7 +492,7 @@ def test_a_reload_during_a_gap_loses_nothing(tmp_path: Path) -> None:
                 await blocks(2)
             for provider in h.providers:
                 provider.script.clear()
-            watch.has_all(await watch.caught_up(20))
+            watch.has_all(await watch.caught_up())
             assert h.gateway.routes[0].stats.subscriptions == 2
 
     run(scenario())
@@ -494,9 +521,11 @@ def test_a_drained_endpoint_stops_being_a_source_and_costs_no_event(tmp_path: Pa
 
 def test_a_caller_that_does_not_read_during_a_gap_costs_nobody_else_an_event(tmp_path: Path) -> None:
     async def scenario() -> None:
-        small = "websockets: {queue: 20KB}\n"
+        small = "websockets: {queue: 400KB}\n"  # more than the other is told at once after a few seconds of standstill
         async with brisk(tmp_path, extra=small, block_time=0.05) as h:
             watch, slow = await Watch.begin(h), await Watch.begin(h)
+            for _ in range(40):
+                await slow.socket.subscribe("logs", {})
             slow.socket.transport.pause_reading()
             await asyncio.sleep(0.2)
             for provider in h.providers:
@@ -504,8 +533,66 @@ def test_a_caller_that_does_not_read_during_a_gap_costs_nobody_else_an_event(tmp
             await asyncio.sleep(1.0)
             for provider in h.providers:
                 provider.strike_sockets(SocketFault.RESET)
-            await h.until(lambda: h.gateway.sockets == 1, 20)
-            watch.has_all(await watch.caught_up(20))
+            await h.until(lambda: h.gateway.sockets == 1)
+            watch.has_all(await watch.caught_up())
             slow.socket.close()
+
+    run(scenario())
+
+
+def test_each_failover_of_a_feed_has_its_trace_and_is_counted(tmp_path: Path) -> None:
+    collector = Collector()
+    extra = f"telemetry: {{traces: {{endpoint: '{collector.url}', sample: 0, export_every: 50ms}}}}"
+
+    async def scenario() -> None:
+        async with brisk(tmp_path, extra=extra, route_extra=ONE_SOURCE) as h:
+            socket = await Subscriber.open(h.port)
+            heads = await socket.subscribe("newHeads")
+            stats = h.gateway.routes[0].stats
+            lost = []
+            for number in range(3):
+                await h.until(lambda: sources(h))
+                (source,) = sources(h)
+                lost.append(source.name)
+                source.strike_sockets(SocketFault.RESET)
+                await h.until(lambda number=number: stats.feed_failovers == number + 1)
+                await blocks(2)
+            walk(socket.results(heads))
+            text = h.gateway.metrics("")[0].decode()
+            assert 'seawall_feed_failovers_total{route="local"} 3.0' in text
+            assert 'seawall_subscriptions{route="local"} 1.0' in text
+            told = len(socket.results(heads))
+            assert stats.events_sent == told
+            socket.close()
+        spans = [span for span in collector.spans if not span.parent_span_id]
+        traced = [span for span in spans if "newHeads" in str(attributes(span).values())]
+        assert len(traced) == 3
+        for span, name in zip(traced, lost, strict=True):
+            tries = [attributes(s) for s in collector.spans if s.parent_span_id == span.span_id]
+            assert [name in str(one.values()) for one in tries] == [True, False]
+            assert "connection_lost" in str(tries[0].values())
+
+    try:
+        run(scenario())
+    finally:
+        collector.close()
+
+
+@pytest.mark.parametrize("fault", [Fault.RPC_INTERNAL, Fault.RESET_MID_BODY])
+def test_sockets_go_on_while_no_endpoint_answers_a_call(tmp_path: Path, fault: Fault) -> None:
+    """HTTP and WebSocket of a provider are different machines often enough."""
+
+    async def scenario() -> None:
+        async with brisk(tmp_path) as h:
+            watch = await Watch.begin(h)
+            await blocks(2)
+            for provider in h.providers:
+                provider.script.set(fault)
+            last = h.chain.head(monotonic()) + 12
+            await watch.reached(last, 12 * BLOCK_TIME + 2.0)  # live, not made good afterwards
+            assert h.fired() > 0
+            for provider in h.providers:
+                provider.script.clear()
+            watch.has_all(await watch.caught_up())
 
     run(scenario())

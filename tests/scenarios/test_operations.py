@@ -10,11 +10,15 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from gateway.drill.faults import Fault
+import pytest
+
+from gateway.clock import wall_seconds
+from gateway.drill.faults import Fault, Stage
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.redaction import Redactor, encodings
 from tests.scenarios.caller import Caller, ask, many
 from tests.scenarios.house import House, house, run
+from tests.scenarios.venue_house import venue_house
 from tests.telemetry.collector import Collector, attributes
 
 TOKEN = "a-token-for-tests-only"
@@ -64,6 +68,55 @@ def test_operations_need_their_token(tmp_path: Path) -> None:
                 assert (await get(operations, path, token="wrong" * 5))[0] == 401
                 assert (await get(operations, path))[0] == 200
             assert (await get(operations, "/livez", token=None))[0] == 200
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ("Host: localhost\r\n", 200),
+        ("Host: 127.0.0.1:4001\r\n", 200),
+        ("Host: localhost\r\nSec-Fetch-Site: none\r\n", 200),
+        ("Host: rebound.example\r\n", 421),
+        ("Host: localhost\r\nOrigin: https://page.example\r\n", 403),
+        ("Host: localhost\r\nOrigin: null\r\n", 403),
+        ("Host: localhost\r\nOrigin: chrome-extension://abc\r\n", 403),
+        ("Host: localhost\r\nSec-Fetch-Site: cross-site\r\n", 403),
+    ],
+)
+def test_without_a_token_no_page_in_a_browser_can_drain_an_endpoint(tmp_path: Path, headers: str, status: int) -> None:
+    async def scenario() -> None:
+        async with venue_house(tmp_path) as home:
+            reader, writer = await asyncio.open_connection("127.0.0.1", home.gateway.operations_port)
+            line = "POST /drain?route=plain&endpoint=h0 HTTP/1.1\r\n"
+            writer.write(f"{line}{headers}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            answer = await reader.read(-1)
+            writer.close()
+            assert int(answer.split(b" ")[1]) == status, answer
+            drained = home.gateway.venues[0].pool.states[0].drained_at is not None
+            assert drained is (status == 200)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "told"),
+    [
+        ("GET", "/", 404, "GET /status.json, /metrics"),
+        ("GET", "/drain?route=local&endpoint=p0", 405, "it takes a POST"),
+        ("GET", "/explain", 400, "which route?"),
+        ("GET", "/explain?route=nope", 404, "there is no route 'nope'"),
+        ("POST", "/drain?route=local&endpoint=nope", 404, "ids are in /status.json"),
+    ],
+)
+def test_an_operator_who_asks_amiss_is_told_what_there_is(
+    tmp_path: Path, method: str, path: str, status: int, told: str
+) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path) as home:
+            got, text = await get(home.gateway.operations_port, path, method)
+            assert (got, told in text) == (status, True), text
 
     run(scenario())
 
@@ -120,14 +173,36 @@ def test_a_reload_applies_a_good_file_and_keeps_live_state_and_refuses_a_bad_one
     run(scenario())
 
 
+def test_a_reload_with_another_budget_or_another_most_at_once_takes_effect_and_forgets_no_spending(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        extra = ", budget: {per_day: 1000}, max_concurrency: 2"
+        async with house(tmp_path, count=1, endpoint_extra=extra) as home:
+            await many(home.port, "/local", 100, 2)
+            assert home.state("p0")["families"]["head"]["limit"] == 2
+            home.config.write_text(
+                home.config.read_text().replace(
+                    "per_day: 1000}, max_concurrency: 2", "per_day: 90}, max_concurrency: 9"
+                )
+            )
+            await home.until(lambda: home.gateway.settings.routes["local"].endpoints[0].max_concurrency == 9)
+            assert home.state("p0")["families"]["head"]["limit"] == 9
+            told = await ask(home.port, "/local", Caller.call, "eth_blockNumber")
+            assert told.body["error"]["data"]["reason"] == "no_endpoint", "100 were spent, and 90 are allowed now"
+            assert home.state("p0")["latency_ms"] is not None, "a reload forgot what was measured"
+
+    run(scenario())
+
+
 def test_a_stop_lets_calls_in_flight_finish_and_turns_readiness_off_first(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with house(tmp_path, attempt_timeout="2s") as home:
+        async with house(tmp_path, attempt_timeout="20s", deadline="60s") as home:
             for provider in home.providers:
                 provider.script.set(Fault.SLOW, amount=0.3)
             calls = [asyncio.ensure_future(ask(home.port, "/local", Caller.call, "eth_blockNumber")) for _ in range(20)]
             await home.until(lambda: sum(s.in_flight for s in home.gateway.routes[0].pool.states) >= 20)
-            stopping = asyncio.ensure_future(home.gateway.stop(3.0))
+            stopping = asyncio.ensure_future(home.gateway.stop(30.0))
             await asyncio.sleep(0)
             assert home.gateway.readiness() == (False, ["the gateway is shutting down"])
             answers = await asyncio.gather(*calls)
@@ -141,7 +216,7 @@ KEYS = """
 keys:
   wallet: {key: wallet-key-0123456789}
   bot: {key: bot-key-0123456789abcd, routes: [other]}
-  small: {key: small-key-0123456789, budget: {rate: 1/s, burst: 3}}
+  small: {key: small-key-0123456789, budget: {rate: 1/m, burst: 3}}
 """
 
 
@@ -162,8 +237,7 @@ def test_callers_with_keys_are_held_to_their_routes_and_budgets(tmp_path: Path) 
             assert await asked("/key/wallet-key-0123456789/local") == (200, "ok")
             assert await asked(X_API_Key="bot-key-0123456789abcd") == (403, "route_refused")
             answers = [await asked(X_API_Key="small-key-0123456789") for _ in range(5)]
-            assert answers[:3] == [(200, "ok")] * 3
-            assert answers[4] == (429, "over_budget")
+            assert answers == [(200, "ok")] * 3 + [(429, "over_budget")] * 2
 
     run(scenario())
 
@@ -190,20 +264,16 @@ def test_no_secret_is_seen_in_any_output_whatever_goes_wrong(tmp_path: Path, mon
         )
         extra = "keys: {someone: {key: '${CANARY_CALLER}'}}\nallow_anonymous: true"
         log = io.StringIO()
-        async with house(
-            tmp_path,
-            extra=extra,
-            endpoint_extra=endpoint,
-            path="/v3/${CANARY_PATH}",
-            attempt_timeout="150ms",
-            deadline="600ms",
-        ) as home:
+        how: dict[str, Any] = {
+            "extra": extra, "endpoint_extra": endpoint, "path": "/v3/${CANARY_PATH}",
+            "attempt_timeout": "150ms", "deadline": "600ms",
+        }  # fmt: skip
+        async with house(tmp_path, **how) as home:
             put_back = configure_logging("debug", "json", home.gateway._redactor, log)
-            seen = await _all_failures(home)
-            pages = [
-                (await get(home.gateway.operations_port, path, token="operationssecret-0123456789"))[1]
-                for path in ("/status.json", "/metrics", "/readyz", "/explain?route=local&method=eth_call")
-            ]
+            turns = asyncio.Semaphore(20)  # they mostly wait
+            broken = await asyncio.gather(*(_broken(tmp_path / fault.value, fault, how, turns) for fault in Fault))
+            seen = [text for told in broken for text in told]
+            pages = await _pages(home)
             logging.getLogger("httpx2").info("GET %s/v3/%s", home.providers[0].url, SECRETS["path"])
             home.config.write_text(home.config.read_text() + "keys: {again: ${CANARY_CALLER}}\nx: ${CANARY_PATH}\n")
             await home.until(lambda: home.gateway.status()["config"]["problems"])
@@ -221,24 +291,88 @@ def test_no_secret_is_seen_in_any_output_whatever_goes_wrong(tmp_path: Path, mon
     run(scenario())
 
 
-async def _all_failures(home: House) -> list[str]:
-    """Every fault at every provider, and what callers were told."""
-    seen = []
-    for fault in (f for f in Fault if f not in (Fault.SLOW, Fault.LAGGING, Fault.STALE_HEAD)):
+async def _broken(folder: Path, fault: Fault, how: dict[str, Any], turns: asyncio.Semaphore) -> list[str]:
+    """What callers and operators of a gateway are told whose providers all do this."""
+    folder.mkdir()
+    async with turns, house(folder, **how) as home:
         for provider in home.providers:
-            provider.script.clear()
-            provider.script.set(fault, lasting=5)
-        for method in ("eth_blockNumber", "drill_echo", "eth_sendRawTransaction"):
-            told = await ask(home.port, "/local", Caller.call, method, "0x02" + "ee" * 40)
-            seen.append(json.dumps([told.headers, told.body]))
-    for provider in home.providers:
-        provider.script.clear()
-    return seen
+            if fault.stage is Stage.ACCEPT:  # strikes new connections only
+                await provider.refuse()
+                await provider.accept()
+            provider.script.set(fault)
+        methods = ("eth_blockNumber", "drill_echo", "eth_getLogs", "eth_sendRawTransaction")
+        asked = (ask(home.port, "/local", Caller.call, method, "0x02" + "ee" * 40) for method in methods)
+        seen = [json.dumps([told.headers, told.body]) for told in await asyncio.gather(*asked)]
+        assert home.fired() > 0, f"{fault.value} never struck"
+        return [*seen, *await _pages(home)]
+
+
+async def _pages(home: House) -> list[str]:
+    paths = ("/status.json", "/metrics", "/readyz", "/explain?route=local&method=eth_call")
+    return [(await get(home.gateway.operations_port, path, token="operationssecret-0123456789"))[1] for path in paths]
+
+
+def test_a_secret_that_two_reloads_ago_was_in_use_is_still_masked(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        old = "keys: {a: {key: 'key-of-yesterday-0123456789'}}\n"
+        async with house(tmp_path, extra=old) as home:
+            text = home.config.read_text()
+            for new in ("key-of-this-morning-0123456789", "key-of-this-evening-0123456789"):
+                home.config.write_text(text.replace("key-of-yesterday-0123456789", new))
+                assert await home.gateway.reload()
+            log = io.StringIO()
+            put_back = configure_logging("info", "json", home.gateway._redactor, log)
+            logging.getLogger("seawall").info("key-of-yesterday-0123456789 key-of-this-evening-0123456789")
+            put_back()
+            assert json.loads(log.getvalue())["message"] == "*** ***"
+
+    run(scenario())
 
 
 def test_a_providers_error_text_that_repeats_our_key_is_scrubbed() -> None:
     redactor = Redactor(["topsecretkey-12345"])
     assert b"topsecret" not in redactor.scrub_bytes(b'{"code":-32000,"message":"bad key topsecretkey-12345"}')
+
+
+def test_what_is_wrong_is_told_since_when_and_with_what_shows_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, count=6, clouds=3, block_time=1.0) as home:
+            await many(home.port, "/local", 100, 4)
+            home.providers[1].script.set(Fault.STALE_HEAD, amount=10)
+            await home.until(lambda: home.state("p1")["reasons"], 8)
+            lagging_at = wall_seconds()
+            for number, pause in ((0, 1.2), (3, 0.0)):
+                home.providers[number].script.set(Fault.STATUS_503)
+                await home.until(lambda n=number: home.state(f"p{n}")["reasons"], 8)
+                await asyncio.sleep(pause)
+            found = {v["subject"]: v for v in home.gateway.status()["routes"][0]["verdicts"]}
+            assert abs(found["p1"]["since"] - lagging_at) < 0.5, "since when it lags, not since it was asked"
+            assert "p0 and p3 went down within" in found["cloud-0"]["evidence"]
+            told = next(reason for reason in home.state("p1")["reasons"])
+            assert abs(told["since"] - lagging_at) < 0.5
+
+    run(scenario())
+
+
+def test_a_call_that_failed_is_traced_with_what_was_wrong_and_what_shows_it(tmp_path: Path) -> None:
+    collector = Collector()
+    extra = f"telemetry: {{traces: {{endpoint: '{collector.url}', sample: 0, export_every: 50ms}}}}"
+
+    async def scenario() -> None:
+        async with house(tmp_path, count=1, extra=extra) as home:
+            home.providers[0].script.set(Fault.STATUS_503)
+            await home.until(lambda: home.gateway.status()["routes"][0]["verdicts"], 8)
+            told = await ask(home.port, "/local", Caller.call, "eth_blockNumber")
+            assert "error" in told.body
+            await home.until(lambda: any("seawall.verdicts" in attributes(span) for span in collector.spans))
+
+    try:
+        run(scenario())
+    finally:
+        collector.close()
+    facts = next(attributes(span) for span in collector.spans if "seawall.verdicts" in attributes(span))
+    assert facts["seawall.verdicts"] == "provider"
+    assert str(facts["seawall.evidence"]).startswith("p0 is out: breaker_open")
 
 
 def test_a_failover_is_traced_with_a_span_for_each_attempt_under_the_callers_trace(tmp_path: Path) -> None:
@@ -247,7 +381,7 @@ def test_a_failover_is_traced_with_a_span_for_each_attempt_under_the_callers_tra
     trace = "0af7651916cd43dd8448eb211c80319c"
 
     async def scenario() -> None:
-        async with house(tmp_path, extra=extra) as home:
+        async with house(tmp_path, extra=extra, attempt_timeout="20s", deadline="60s") as home:
             for provider in home.providers:
                 provider.script.set(Fault.STATUS_503, last=1, methods=["eth_blockNumber"])
             head = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from gateway.clock import monotonic
 from gateway.drill.faults import Fault
+from tests.pace import at_least, at_most
 from tests.scenarios.caller import Caller, Told, many
 from tests.scenarios.house import House, house, run
+from tests.scenarios.test_failover import BALANCE, asked_of
 
-SLOTS, SERVICE = 4, 0.05
+SLOTS, SERVICE = 2, 0.1  # so few and slow that what is measured is not the speed of this machine
 CAPACITY = 3 * SLOTS / SERVICE  # calls a second
 MEASURED_FOR = 5.0
 OVERLOAD_FOR = 30.0 if os.environ.get("CI") else 8.0
@@ -67,15 +69,12 @@ class Load:
         """Wait for those who have been let in; whoever was sent away and has yet to come back stays away."""
         left = list(self.tasks)
         if left:
-            await asyncio.wait(left, timeout=3.0)
+            await asyncio.wait(left, timeout=5.0)
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         for caller in self.idle:
             await caller.close()
-
-
-BALANCE = ["0x" + "ab" * 20, "latest"]
 
 
 def _end(told: Told) -> str:
@@ -85,8 +84,8 @@ def _end(told: Told) -> str:
 async def measured_capacity(home: House) -> float:
     """Calls a second that callers who wait for their turn get out of it here and now."""
     began = monotonic()
-    await many(home.port, "/local", 600, 3 * SLOTS, "eth_getBalance", *BALANCE)
-    return 600 / (monotonic() - began)
+    await many(home.port, "/local", 150, 3 * SLOTS, "eth_getBalance", *BALANCE)
+    return 150 / (monotonic() - began)
 
 
 def test_three_times_the_capacity_for_a_while_leaves_goodput_and_no_storm(tmp_path: Path) -> None:
@@ -112,10 +111,12 @@ def test_three_times_the_capacity_for_a_while_leaves_goodput_and_no_storm(tmp_pa
                 f"goodput {goodput:.0f}/s ({goodput / capacity:.0%}), {shed} shed, slowest answer {slowest:.2f} s; "
                 f"from 10 s after on, at half of it: {after['answer'] / after.total():.1%} answered; seed {SEED}"
             )
-            assert goodput >= 0.9 * capacity
-            assert slowest <= 2.1
-            assert after["answer"] >= 0.99 * MEASURED_FOR * offered
-            assert set(load.ends) <= {"answer", "overloaded"}
+            at_least(goodput, 0.9 * capacity, "goodput, calls a second")
+            at_most(slowest, 2.1, "seconds of the slowest answer")
+            at_least(after["answer"], 0.99 * MEASURED_FOR * offered, "answers after the overload")
+            # whoever waits longer than the deadline, or whose endpoint does, did so because all of this stood still
+            other = {end: count for end, count in load.ends.items() if end not in ("answer", "overloaded")}
+            at_most(sum(other.values()), 0, f"calls that ended otherwise, {other}")
 
     run(scenario())
 
@@ -132,8 +133,32 @@ def test_transactions_are_served_before_reads(tmp_path: Path) -> None:
             await reads.end()
             await sends.end()
             print(f"reads {dict(reads.ends)}, sends {dict(sends.ends)}, slowest send {max(sends.taken):.2f} s")
-            assert set(sends.ends) == {"answer"}
-            assert max(sends.taken) < 1.0
+            at_most(sends.ends.total() - sends.ends["answer"], 0, f"sends that ended otherwise, {dict(sends.ends)}")
+            at_most(max(sends.taken), 1.0, "seconds of the slowest send")
+
+    run(scenario())
+
+
+def test_a_caller_that_floods_takes_nothing_from_one_at_another_address(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, endpoint_extra=f", max_concurrency: {SLOTS}", deadline="2s") as home:
+            for provider in home.providers:
+                provider.latency = SERVICE
+            flood = Load(home)
+            flooding = asyncio.ensure_future(flood.come(3 * CAPACITY, 4.0))
+            await asyncio.sleep(0.5)
+            quiet: Counter[str] = Counter()
+            async with Caller(home.port, "/local", source="127.0.0.2") as caller:
+                while not flooding.done():
+                    quiet[_end(await caller.call("eth_getBalance", *BALANCE))] += 1
+            await flood.end()
+            share = quiet["answer"] / quiet.total()
+            print(
+                f"of the flood one call in {flood.ends.total() / flood.ends['answer']:.1f} is answered, "
+                f"of the quiet caller's {share:.0%}"
+            )
+            assert quiet.total() > 10
+            assert share >= 0.95
 
     run(scenario())
 
@@ -146,9 +171,8 @@ def test_retries_stay_within_their_share_while_everything_is_down(tmp_path: Path
         async with house(tmp_path, deadline="2s") as home:
             for provider in home.providers:
                 provider.script.set(Fault.STATUS_503)
-            before = sum(p.calls["eth_getBalance"] for p in home.providers)
             await many(home.port, "/local", calls, 8, "eth_getBalance", *BALANCE)
-            reached = sum(p.calls["eth_getBalance"] for p in home.providers) - before
+            reached = sum(asked_of(provider) for provider in home.providers)
             print(f"{calls} calls with everything down: {reached} attempts, {reached / calls:.3f} a call")
             assert reached <= 1.2 * calls
 

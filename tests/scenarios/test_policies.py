@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.clock import monotonic
 from gateway.drill.faults import Fault
+from tests.pace import at_least, at_most
 from tests.scenarios.caller import Caller, many
 from tests.scenarios.house import house, run
 
@@ -36,7 +37,7 @@ def test_a_read_that_takes_long_gets_a_second_leg_and_callers_do_not_wait(tmp_pa
             assert not tally.lost
             assert slow > 0
             assert hedges <= 0.05 * (calls + 600) + 10
-            assert tally.quantile(0.99) < 0.5, "both legs may be slow once in a while"
+            at_most(tally.quantile(0.99), 0.5, "seconds of the 99th percentile; both legs may be slow once in a while")
 
     run(scenario())
 
@@ -115,17 +116,21 @@ def test_a_provider_is_not_asked_beyond_its_rate(tmp_path: Path) -> None:
             rate = home.providers[0].calls["eth_blockNumber"] / span
             print(f"{rate:.0f} calls a second of 50 allowed, {len(tally.lost)} of 200 sent away")
             assert home.providers[0].calls["eth_blockNumber"] <= 50 * span + 20 + 2
-            assert rate > 40
+            at_least(rate, 40, "calls a second")
 
     run(scenario())
 
 
 def test_a_daily_allowance_ends_and_the_next_provider_takes_over(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with house(tmp_path, count=2, endpoint_extra=", budget: {per_day: 100}") as home:
-            tally = await many(home.port, "/local", 200, 4)
+        # nothing is asked twice, however slow this machine is: each question costs a hundredth of the day
+        calm = {"attempt_timeout": "30s", "deadline": "60s", "route_extra": "    hedging: {enabled: false}\n"}
+        async with house(tmp_path, count=2, endpoint_extra=", budget: {per_day: 100}", **calm) as home:
+            calls = 200 - sum(p.calls.total() for p in home.providers)  # our own questions cost as much
+            tally = await many(home.port, "/local", calls - 20, 4)  # and a few more come meanwhile
             assert not tally.lost
-            assert [p.calls["eth_blockNumber"] for p in home.providers] == [100, 100]
+            await many(home.port, "/local", 40, 4)
+            assert all(98 <= p.calls.total() <= 102 for p in home.providers), [p.calls for p in home.providers]
             told = await many(home.port, "/local", 1, 1)
             error = told.told[0].body["error"]
             assert error["data"]["reason"] == "no_endpoint"
@@ -140,7 +145,7 @@ def test_a_daily_allowance_ends_and_the_next_provider_takes_over(tmp_path: Path)
 
 def test_a_standby_costs_one_question_until_it_is_needed_and_serves_then(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with house(tmp_path, count=3, standby=(2,), block_time=0.5) as home:
+        async with house(tmp_path, count=3, standby=(2,), block_time=0.5, attempt_timeout="5s") as home:
             await many(home.port, "/local", 500, 4)
             await asyncio.sleep(2.5)
             cold = home.providers[2]
@@ -150,12 +155,35 @@ def test_a_standby_costs_one_question_until_it_is_needed_and_serves_then(tmp_pat
             tally = await many(home.port, "/local", 500, 4)
             assert not tally.lost
             assert {t.headers["x-seawall-endpoint"] for t in tally.told[-100:]} == {"p2"}
-            await home.until(lambda: home.state("p2")["head"] is not None, 3)
+            await home.until(lambda: home.state("p2")["head"] is not None)
             for number in (0, 1):
                 home.providers[number].script.clear()
-            await home.until(lambda: not home.state("p0")["reasons"] and not home.state("p1")["reasons"], 10)
+            await home.until(lambda: not home.state("p0")["reasons"] and not home.state("p1")["reasons"])
             tally = await many(home.port, "/local", 200, 4)
             assert "p2" not in {t.headers["x-seawall-endpoint"] for t in tally.told}
+
+    run(scenario())
+
+
+# --- old blocks ---------------------------------------------------------------------------------------
+
+
+def test_an_archive_that_once_missed_old_state_is_known_to_have_it_again_with_its_first_answer(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, count=1) as home:
+            node = home.providers[0]
+            old = hex(home.chain.head(monotonic()) - 900)
+            async with Caller(home.port, "/local") as caller:
+                node.script.set(Fault.PRUNED, amount=128)
+                assert "error" in (await caller.call("eth_getBalance", ACCOUNT, old)).body
+                assert home.state("p0")["families"]["state"]["lowest_block"] > int(old, 16)
+                node.script.clear()
+                first = await caller.call("eth_getBalance", ACCOUNT, old)
+                second = await caller.call("eth_getBalance", ACCOUNT, old)
+            assert "result" in first.body
+            assert first.headers["x-seawall-degraded"] == "last_resort"
+            assert "x-seawall-degraded" not in second.headers, "it is asked as if it had no old state, for an hour"
+            assert home.state("p0")["families"]["state"]["lowest_block"] <= int(old, 16)
 
     run(scenario())
 
@@ -165,7 +193,7 @@ def test_a_standby_costs_one_question_until_it_is_needed_and_serves_then(tmp_pat
 
 def test_a_log_query_that_is_too_large_for_everybody_is_asked_in_parts(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with house(tmp_path) as home:
+        async with house(tmp_path, attempt_timeout="5s") as home:
             for provider in home.providers:
                 provider.max_log_range = 100
             last = home.chain.head(monotonic()) - 20
@@ -180,6 +208,41 @@ def test_a_log_query_that_is_too_large_for_everybody_is_asked_in_parts(tmp_path:
             assert asked == 6, "the limit was not remembered"
             assert home.state("p0")["max_range"] == 100
             await caller.close()
+
+    run(scenario())
+
+
+def test_a_log_query_that_goes_on_to_the_newest_block_is_asked_in_parts_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, block_time=60.0) as home:
+            for provider in home.providers:
+                provider.max_log_range = 100
+            head = home.chain.head(monotonic())
+            async with Caller(home.port, "/local") as caller:
+                for end in ({"toBlock": "latest"}, {}):
+                    told = await caller.call("eth_getLogs", {"fromBlock": hex(head - 250), **end})
+                    assert told.body.get("result") == home.chain.logs(head - 250, head)
+
+    run(scenario())
+
+
+def test_a_query_that_finds_too_much_is_cut_and_says_nothing_of_those_that_find_little(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path) as home:
+            last = home.chain.head(monotonic()) - 20
+            dense = home.chain.logs(last - 199, last)
+            for provider in home.providers:
+                provider.max_log_results = len(dense) // 3
+            async with Caller(home.port, "/local") as caller:
+                told = await caller.call("eth_getLogs", {"fromBlock": hex(last - 199), "toBlock": hex(last)})
+                assert told.body.get("result") == dense
+                before = sum(p.calls["eth_getLogs"] for p in home.providers)
+                sparse = {"fromBlock": hex(last - 799), "toBlock": hex(last), "address": ACCOUNT}
+                told = await caller.call("eth_getLogs", sparse)
+                assert told.body.get("result") == []
+                assert "x-seawall-degraded" not in told.headers
+                assert sum(p.calls["eth_getLogs"] for p in home.providers) == before + 1
+            assert home.state("p0")["max_range"] is None
 
     run(scenario())
 

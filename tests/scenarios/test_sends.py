@@ -12,6 +12,7 @@ import pytest
 from gateway.clock import monotonic
 from gateway.drill.chain import transaction_hash
 from gateway.drill.faults import Fault, Stage
+from tests.pace import at_least
 from tests.scenarios.caller import Caller, ask
 from tests.scenarios.house import House, house, run
 
@@ -52,14 +53,14 @@ def test_no_send_reaches_two_providers_under_any_fault(method: str, tmp_path: Pa
                 _collect(home, received, method)
                 for provider in home.providers:
                     provider.script.clear()
-                await home.until(lambda: all(not home.state(p.name)["reasons"] for p in home.providers), 10)
+                await home.until(lambda: all(not home.state(p.name)["reasons"] for p in home.providers))
                 struck[fault] = sum(p.script.fired[fault] - b for p, b in zip(home.providers, before, strict=True))
             twice = [token for token, times in received.items() if times > 1]
             assert twice == []
             assert sum(count > 0 for count in struck.values()) == len(FAULTS), _silent(struck)
-            assert received.total() > 0.8 * SENDS, "too few were really sent"
             print(f"{method}: {received.total()} of {next(tokens)} sends reached a provider, 0 sent twice")
             print(f"{len(FAULTS)} faults struck {struck.total()} times")
+            at_least(received.total(), 0.8 * SENDS, "sends that reached a provider within 80 ms")
 
     run(scenario())
 

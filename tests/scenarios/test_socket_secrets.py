@@ -60,7 +60,8 @@ def test_no_secret_of_a_socket_is_seen_in_any_output_whatever_goes_wrong(tmp_pat
                 for provider in h.providers:
                     provider.heal_sockets()
             for refusal in (Fault.STATUS_403, Fault.RESET_ON_ACCEPT, Fault.GARBAGE_ON_ACCEPT):
-                for provider in h.providers:
+                struck = h.providers[:1] if refusal is Fault.STATUS_403 else h.providers  # it excludes an endpoint
+                for provider in struck:
                     provider.script.set(refusal)
                     provider.strike_sockets(SocketFault.RESET)
                 await asyncio.sleep(BLOCK_TIME)
@@ -77,9 +78,14 @@ def test_no_secret_of_a_socket_is_seen_in_any_output_whatever_goes_wrong(tmp_pat
             )
             assert await h.gateway.reload()
             other = await Subscriber.open(h.port)
-            told = await other.call("eth_subscribe", "newPendingTransactions", True)
-            assert "error" in told
-            seen.append(json.dumps(told))
+            refusal = ""
+            for _ in range(40):  # after so many faults a connection may have to wait for its turn
+                refusal = json.dumps(await other.call("eth_subscribe", "newPendingTransactions", True))
+                seen.append(refusal)
+                if "bad key" in refusal:
+                    break
+                await asyncio.sleep(BLOCK_TIME)
+            assert "bad key" in refusal  # the endpoint's own words
             assert telltale.paths
             assert all(SECRETS["path"] in path for path in telltale.paths)
             seen.extend(

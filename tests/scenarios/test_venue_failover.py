@@ -15,11 +15,13 @@ from gateway.assembly import Gateway
 from gateway.clock import monotonic, wall_seconds
 from gateway.config.load import load, secrets_of
 from gateway.drill.venues.binance import Binance
-from gateway.drill.venues.exchange import Reply, SimulatedExchange, Strike
+from gateway.drill.venues.exchange import SimulatedExchange, Strike
 from gateway.drill.venues.kraken import Kraken
 from gateway.drill.venues.kucoin import Kucoin
 from gateway.drill.venues.okx import Okx
+from gateway.drill.venues.wire import Reply
 from gateway.telemetry.redaction import Redactor
+from tests.pace import PATIENCE, at_most
 from tests.scenarios.house import run
 from tests.scenarios.test_order_safety import KEY, binance_house, order, signed
 from tests.scenarios.venue_house import PLAIN_VENUE, Came, RawCaller, answer, venue_house
@@ -115,7 +117,7 @@ def test_a_write_of_unknown_outcome_is_traced_with_how_to_find_out(tmp_path: Pat
             caller = await RawCaller.open(gateway.public_port)
             status, headers, body = await order(caller, "o5")
             assert (status, body, headers[b"x-seawall-execution"]) == (400, words, b"unknown")
-            await until(lambda: bool(collector.spans), 5)
+            await until(lambda: bool(collector.spans))
             caller.close()
 
     try:
@@ -183,15 +185,45 @@ def test_a_call_behind_one_that_hangs_is_told_in_time_and_not_sent(tmp_path: Pat
             first, second = await RawCaller.open(house.port), await RawCaller.open(house.port)
             key = ("X-Key", "k")
             held = asyncio.ensure_future(first.call("POST", "/plain/order", b"1", key, ("X-Seawall-Timeout", "2s")))
-            await until(lambda: any(came.body == b"1" for came in house.came), 5)
+            await until(lambda: any(came.body == b"1" for came in house.came))
             began = monotonic()
             status, headers, body = await second.call("POST", "/plain/order", b"2", key, ("X-Seawall-Timeout", "500ms"))
-            assert 0.4 < monotonic() - began < 1.5
+            took = monotonic() - began
+            assert took > 0.4
             assert (status, headers[b"x-seawall-execution"]) == (503, b"not_sent"), body
             assert (await held)[1][b"x-seawall-execution"] == b"unknown"
             assert [came.body for came in house.came if came.body] == [b"1"]
             for caller in (first, second):
                 caller.close()
+            at_most(took, 1.5, "seconds until the second caller was told")
+
+    run(scenario())
+
+
+def test_asking_a_broken_host_leaves_most_of_a_small_limit_to_those_who_come_back(tmp_path: Path) -> None:
+    """Gemini allows two calls a second; a minute of asking twice a second would leave none for the recovery."""
+    limit = {"name": "public", "amount": 20, "window": 10, "counts": "calls", "on": "public"}
+    health = {"ping": "/ping"}
+    venue = {**PLAIN_VENUE, "limits": [limit], "health": health}
+    venue["calls"] = [*venue["calls"], {"do": ["GET /ping"], "use": "info"}]
+
+    async def scenario() -> None:
+        async with venue_house(tmp_path, venue=venue, count=1) as house:
+            broken = [True]
+            house.servers[0].say = lambda came: None if broken[0] else answer()
+            caller = await RawCaller.open(house.port)
+            for _ in range(6):
+                await caller.call("POST", "/plain/order", b"id=1")
+            await until(lambda: house.status()["verdicts"] != [])
+            house.servers[0].came.clear()
+            await asyncio.sleep(3.0)
+            assert 1 <= len(house.came) <= 3
+            broken[0] = False
+            await until(lambda: house.status()["verdicts"] == [])
+            for _ in range(3):
+                status, _, _ = await caller.call("GET", "/plain/still", b"", ("X-Seawall-Timeout", "500ms"))
+                assert status == 200
+            caller.close()
 
     run(scenario())
 
@@ -210,7 +242,7 @@ def test_a_host_whose_market_stands_still_gets_no_market_reads_until_it_moves(tm
             def reasons() -> list[str]:
                 return [reason["reason"] for reason in house.status()["endpoints"][0]["reasons"]]
 
-            await until(lambda: "still" in reasons(), 8)
+            await until(lambda: "still" in reasons())
             caller = await RawCaller.open(house.port)
             for _ in range(20):
                 _, headers, _ = await caller.call("GET", "/plain/still")
@@ -218,7 +250,7 @@ def test_a_host_whose_market_stands_still_gets_no_market_reads_until_it_moves(tm
             assert house.status()["verdict"].startswith("h0 is out: still")
             assert house.status()["venue"]["hosts"]["h0"]["still"]
             frozen[0] = False
-            await until(lambda: reasons() == [], 8)
+            await until(lambda: reasons() == [])
             caller.close()
 
     run(scenario())
@@ -256,7 +288,7 @@ def test_an_exchange_that_stands_still_as_a_whole_while_others_move_is_named(tmp
             await asyncio.sleep(2)
             for market in exchanges["kucoin"].venue.markets.all.values():  # type: ignore[attr-defined]
                 market.frozen = True
-            await until(lambda: any(fact["still"] for fact in venue("kucoin")["venue"]["hosts"].values()), 20)
+            await until(lambda: any(fact["still"] for fact in venue("kucoin")["venue"]["hosts"].values()))
             assert not any(fact["still"] for fact in venue("binance")["venue"]["hosts"].values())
             caller = await RawCaller.open(gateway.public_port)
             target = "/kucoin/api/v1/market/orderbook/level1?symbol=BTC-USDT"
@@ -264,16 +296,16 @@ def test_an_exchange_that_stands_still_as_a_whole_while_others_move_is_named(tmp
             assert (status, headers[b"x-seawall-degraded"]) == (200, b"last_resort")  # old data are said to be that
             for market in exchanges["kucoin"].venue.markets.all.values():  # type: ignore[attr-defined]
                 market.frozen = False
-            await until(lambda: not any(fact["still"] for fact in venue("kucoin")["venue"]["hosts"].values()), 10)
+            await until(lambda: not any(fact["still"] for fact in venue("kucoin")["venue"]["hosts"].values()))
             caller.close()
 
     run(scenario())
 
 
-async def until(holds: Callable[[], bool], seconds: float) -> None:
-    end = monotonic() + seconds
+async def until(holds: Callable[[], bool]) -> None:
+    end = monotonic() + PATIENCE
     while not holds():
-        assert monotonic() < end, "did not come true in time"
+        assert monotonic() < end, "did not come true"
         await asyncio.sleep(0.05)
 
 
@@ -315,22 +347,22 @@ def test_an_outage_of_the_whole_tokyo_region_is_named_as_such(tmp_path: Path) ->
 
             assert verdicts("binance") == {}
             exchanges["kucoin"].kill(0)
-            await until(lambda: "provider" in verdicts("kucoin"), 10)
+            await until(lambda: "provider" in verdicts("kucoin"))
             assert "domain" not in verdicts("kucoin")  # one exchange is no region
             for host in range(2):
                 exchanges["binance"].kill(host)
-            await until(lambda: "domain" in verdicts("binance") and "domain" in verdicts("kucoin"), 15)
+            await until(lambda: "domain" in verdicts("binance") and "domain" in verdicts("kucoin"))
             print(f"binance: {verdicts('binance')['domain']}")
             assert verdicts("binance")["domain"].startswith("ap-northeast-1: ")
             assert "KuCoin" in verdicts("binance")["domain"]
-            assert verdicts("kraken") == {}
+            await until(lambda: verdicts("kraken") == {})  # a probe that this machine held up may be against it
             caller = await RawCaller.open(gateway.public_port)
             status, _, _ = await caller.call("GET", "/kraken/0/public/Time")
             assert status == 200
             for name, hosts in (("binance", 2), ("kucoin", 1)):
                 for host in range(hosts):
-                    await exchanges[name].up(host)
-            await until(lambda: verdicts("binance") == {} and verdicts("kucoin") == {}, 15)
+                    exchanges[name].open(host)
+            await until(lambda: verdicts("binance") == {} and verdicts("kucoin") == {})
             caller.close()
 
     run(scenario())

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from gateway.assembly import Gateway
-from gateway.clock import monotonic, wall_seconds
-from gateway.config.load import load, secrets_of
+from gateway.clock import monotonic
 from gateway.drill.venues.binance import Binance
-from gateway.drill.venues.bybit import Bybit
-from gateway.drill.venues.exchange import SimulatedExchange
-from gateway.telemetry.redaction import Redactor
+from tests.pace import PATIENCE, at_most
 from tests.scenarios.house import run
 from tests.scenarios.test_order_safety import binance_house
 from tests.scenarios.test_venue_failover import until
@@ -30,15 +25,24 @@ def opened(url: str, **options: Any) -> connect:
     return connect(url, proxy=None, max_size=None, **options)
 
 
-async def received(socket: ClientConnection, within: float = 5.0) -> Any:
-    return await asyncio.wait_for(socket.recv(), within)
+async def received(socket: ClientConnection) -> Any:
+    return await asyncio.wait_for(socket.recv(), PATIENCE)
+
+
+async def close_of(socket: ClientConnection) -> tuple[int, str]:
+    """The code and the reason with which a socket is closed; nothing else may come on it."""
+    with pytest.raises(ConnectionClosed) as closed:
+        await received(socket)
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code, closed.value.rcvd.reason
 
 
 class Scripted:
     """A WebSocket server of an exchange that answers what the test says."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Any = None) -> None:
         self.paths: list[str] = []
+        self._before = before
         self.headers: list[Any] = []
         self.sockets: list[ServerConnection] = []
         self.came: list[str | bytes] = []
@@ -57,7 +61,7 @@ class Scripted:
             return
 
     async def __aenter__(self) -> Scripted:
-        self._server = await serve(self._serve, "127.0.0.1", 0, max_size=None)
+        self._server = await serve(self._serve, "127.0.0.1", 0, max_size=None, process_request=self._before)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -97,11 +101,7 @@ def test_a_stream_that_is_lost_ends_the_callers_with_1012_and_the_next_goes_to_a
                 assert await received(socket) == "a"
                 first = one if one.sockets else two
                 first.sockets[0].transport.abort()
-                try:
-                    await received(socket)
-                except ConnectionClosed as closed:
-                    assert closed.rcvd is not None
-                    assert closed.rcvd.code == 1012
+                assert (await close_of(socket))[0] == 1012
             async with opened(url) as socket:
                 await socket.send("b")
                 assert await received(socket) == "b"
@@ -111,11 +111,7 @@ def test_a_stream_that_is_lost_ends_the_callers_with_1012_and_the_next_goes_to_a
                 await socket.send("c")
                 await received(socket)
                 await other.sockets[-1].close(4001, "token expired")
-                try:
-                    await received(socket)
-                except ConnectionClosed as closed:
-                    assert closed.rcvd is not None
-                    assert (closed.rcvd.code, closed.rcvd.reason) == (4001, "token expired")
+                assert await close_of(socket) == (4001, "token expired")
 
     run(scenario())
 
@@ -124,16 +120,10 @@ def test_a_caller_is_told_to_try_again_when_no_host_gives_a_stream(tmp_path: Pat
     async def scenario() -> None:
         async with venue_house(tmp_path, streams=["ws://127.0.0.1:9"]) as house:
             async with opened(f"ws://127.0.0.1:{house.port}/plain/x") as socket:
-                try:
-                    await received(socket)
-                except ConnectionClosed as closed:
-                    assert closed.rcvd is not None
-                    assert closed.rcvd.code == 1013
-            try:
-                async with opened(f"ws://127.0.0.1:{house.port}/via/wss://evil.test/x"):
-                    raise AssertionError("a host that nobody configured")
-            except InvalidStatus as refused:
-                assert refused.response.status_code == 404
+                assert (await close_of(socket))[0] == 1013
+            with pytest.raises(InvalidStatus) as refused:
+                await opened(f"ws://127.0.0.1:{house.port}/via/wss://evil.test/x")  # a host that nobody configured
+            assert refused.value.response.status_code == 404
 
     run(scenario())
 
@@ -145,7 +135,7 @@ def test_a_caller_that_does_not_read_holds_back_its_own_stream_only(tmp_path: Pa
             async with opened(url, max_queue=1) as slow, opened(url) as quick:
                 await slow.send("hello")
                 await quick.send("hello")
-                await until(lambda: len(server.came) == 2, 5)
+                await until(lambda: len(server.came) == 2)
                 sending = asyncio.ensure_future(flood(server.sockets[0]))
                 await asyncio.sleep(1.0)
                 assert not sending.done()  # 200 MB do not fit anywhere in between
@@ -153,8 +143,9 @@ def test_a_caller_that_does_not_read_holds_back_its_own_stream_only(tmp_path: Pa
                 for _ in range(50):
                     await quick.send("x")
                     await received(quick)
-                assert monotonic() - began < 2.0
+                took = monotonic() - began
                 sending.cancel()
+                at_most(took, 2.0, "seconds of fifty messages there and back")
 
     run(scenario())
 
@@ -217,7 +208,7 @@ def test_fifty_callers_share_one_subscription_and_none_keeps_a_wrong_book_throug
         async with binance_house(tmp_path) as (gateway, exchange, venue):
             books = [Book(venue, f"ws://127.0.0.1:{gateway.public_port}/binance/ws") for _ in range(50)]
             tasks = [asyncio.ensure_future(book.follow()) for book in books]
-            await until(lambda: all(book.checked > 3 for book in books), 15)
+            await until(lambda: all(book.checked > 3 for book in books))
             depth = [session for session in exchange.sessions if "btcusdt@depth@100ms" in session.topics]
             assert len(depth) == 1
             for round_number in range(6):
@@ -231,7 +222,7 @@ def test_fifty_callers_share_one_subscription_and_none_keeps_a_wrong_book_throug
                         session.silent = True
                         session.reset()
                 seen = [book.events for book in books]
-                await until(lambda seen=seen: all(b.events > s + 3 for b, s in zip(books, seen, strict=True)), 15)
+                await until(lambda seen=seen: all(b.events > s + 3 for b, s in zip(books, seen, strict=True)))
             subscriptions = gateway.status()["routes"][0]["venue"]["subscriptions"]
             print(
                 f"50 callers, 6 forced reconnects: {sum(book.events for book in books)} events told, books compared: "
@@ -252,15 +243,15 @@ def test_an_announced_shutdown_is_not_noticed_by_callers(tmp_path: Path) -> None
         async with binance_house(tmp_path) as (gateway, exchange, venue):
             book = Book(venue, f"ws://127.0.0.1:{gateway.public_port}/binance/ws")
             task = asyncio.ensure_future(book.follow())
-            await until(lambda: book.checked > 3, 15)
+            await until(lambda: book.checked > 3)
             old = [session for session in exchange.sessions if session.topics]
             old[0].send(json.dumps({"stream": "!serverShutdown", "data": {"e": "serverShutdown", "E": 1}}))
-            await until(lambda: any("btcusdt@depth@100ms" in s.topics for s in exchange.sessions if s not in old), 10)
+            await until(lambda: any("btcusdt@depth@100ms" in s.topics for s in exchange.sessions if s not in old))
             seen = book.events
-            await until(lambda: book.events > seen + 10, 10)
+            await until(lambda: book.events > seen + 10)
             old[0].reset()
             seen = book.events
-            await until(lambda: book.events > seen + 10, 10)
+            await until(lambda: book.events > seen + 10)
             assert (book.fresh_starts, book.wrong) == (1, [])
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -304,90 +295,141 @@ def test_a_venue_without_what_can_be_shared_gives_each_caller_a_stream_of_its_ow
     run(scenario())
 
 
-@contextlib.asynccontextmanager
-async def bybit_house(folder: Path) -> AsyncIterator[tuple[str, SimulatedExchange]]:
-    """The gateway in front of a simulated Bybit: the URL of its public stream, and the exchange."""
-    async with SimulatedExchange(Bybit(wall_seconds())) as exchange:
-        config = folder / "seawall.yaml"
-        config.write_text(
-            "listen: 127.0.0.1:0\noperations: {listen: 127.0.0.1:0}\nroutes:\n  bybit: {venue: bybit, "
-            f"endpoints: ['{exchange.urls[0]}'], streams: ['{exchange.ws_urls[0]}']}}\n"
-        )
-        settings = load(config)
-        gateway = Gateway(settings, config, Redactor(secrets_of(settings)), seed=7)
-        await gateway.start()
-        try:
-            yield f"ws://127.0.0.1:{gateway.public_port}/bybit/v5/public/spot", exchange
-        finally:
-            await gateway.stop(1.0)
+VENUE_KEYS = """
+keys:
+  bot: {key: "a-key-of-the-bot-0123456789"}
+  other: {key: "a-key-of-somebody-else-01234"}
+"""
 
 
-def test_pings_of_callers_are_answered_here_and_cost_no_stream_of_their_own(tmp_path: Path) -> None:
+async def close_code(socket: ClientConnection) -> int | None:
+    try:
+        while True:
+            await received(socket)
+    except ConnectionClosed as closed:
+        return closed.rcvd.code if closed.rcvd is not None else None
+
+
+def test_a_key_that_is_taken_away_ends_its_streams_at_the_reload(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with bybit_house(tmp_path) as (url, exchange), opened(url) as one, opened(url) as two:
-            for number, socket in enumerate((one, two)):
-                await socket.send(json.dumps({"req_id": f"r{number}", "op": "ping"}))
-                pong = json.loads(await received(socket))
-                assert (pong["op"], pong["ret_msg"], pong["req_id"]) == ("ping", "pong", f"r{number}")
-                await socket.send(json.dumps({"op": "subscribe", "args": ["orderbook.50.BTCUSDT"]}))
-                assert json.loads(await received(socket))["op"] == "subscribe"
-                assert json.loads(await received(socket))["type"] == "snapshot"
-            assert len(exchange.sessions) == 1
+        async with Scripted() as server, venue_house(tmp_path, streams=[server.url], extra=VENUE_KEYS) as house:
+            url = f"ws://127.0.0.1:{house.port}/plain/private"
+            bot = await opened(url, additional_headers={"X-Seawall-Key": "a-key-of-the-bot-0123456789"})
+            in_path = await opened(url.replace("/plain", "/key/a-key-of-the-bot-0123456789/plain"))
+            other = await opened(url, additional_headers={"X-Seawall-Key": "a-key-of-somebody-else-01234"})
+            for socket in (bot, in_path, other):
+                await socket.send("a")
+                assert await received(socket) == "a"
+            config = tmp_path / "seawall.yaml"
+            config.write_text(config.read_text().replace('  bot: {key: "a-key-of-the-bot-0123456789"}\n', ""))
+            assert await house.gateway.reload()
+            assert [await close_code(bot), await close_code(in_path)] == [1008, 1008]
+            await other.send("b")
+            assert await received(other) == "b"
+            await other.close()
 
     run(scenario())
 
 
-def test_what_is_not_shared_goes_over_a_stream_of_the_callers_own_and_nothing_comes_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shared", [False, True], ids=["own stream", "shared stream"])
+def test_a_route_of_an_exchange_that_is_removed_or_changed_ends_its_streams(tmp_path: Path, shared: bool) -> None:
     async def scenario() -> None:
-        async with bybit_house(tmp_path) as (url, exchange), opened(url) as socket:
-            shared, own = "orderbook.50.BTCUSDT", "lt.BTC3LUSDT"
-            await socket.send(json.dumps({"op": "subscribe", "args": [shared], "req_id": "1"}))
-            assert json.loads(await received(socket))["req_id"] == "1"
-            await until(lambda: len(exchange.sessions) == 1, 5)
-            await socket.send(json.dumps({"op": "subscribe", "args": [shared, own], "req_id": "2"}))
-            await until(lambda: len(exchange.sessions) == 2, 5)
-            numbers: list[int] = []
-            while len(numbers) < 30:
-                message = json.loads(await received(socket))
-                if message.get("topic") == shared:
-                    if message["type"] == "snapshot":
-                        numbers.clear()
-                    numbers.append(message["data"]["u"])
-            assert numbers == list(range(numbers[0], numbers[0] + 30))
-            mine = next(session for session in exchange.sessions if own in session.topics)
-            await socket.send(json.dumps({"op": "unsubscribe", "args": [shared], "req_id": "3"}))
-            while json.loads(await received(socket)).get("req_id") != "3":
+        name = {"name": "binance"} if shared else {}
+        async with Scripted() as server, venue_house(tmp_path, streams=[server.url], **name) as house:
+            config = tmp_path / "seawall.yaml"
+            text = config.read_text()
+            more = "  spare:\n    venue: kraken\n    streams: []\n    endpoints: ['http://127.0.0.1:9']\n"
+            path = "plain/ws" if shared else "plain/private"
+            for change in ("weights", "removed"):
+                socket = await opened(f"ws://127.0.0.1:{house.port}/{path}")
+                await socket.send("hello" if not shared else '{"method":"SUBSCRIBE","params":["a@trade"],"id":1}')
+                await received(socket)
+                if change == "weights":
+                    config.write_text(text.replace("    hosts:", "    weights: {share: 50%}\n    hosts:"))
+                else:
+                    config.write_text(text[: text.index("routes:")] + "routes:\n" + more)
+                assert await house.gateway.reload()
+                assert await close_code(socket) == 1001, change
+
+    run(scenario())
+
+
+def test_a_caller_is_read_no_further_than_its_exchange_takes(tmp_path: Path) -> None:
+    """Large messages to a host that does not answer the handshake: a few are kept, and the rest waits outside."""
+
+    async def scenario() -> None:
+        held: list[asyncio.StreamWriter] = []
+        silent = await asyncio.start_server(lambda reader, writer: held.append(writer), "127.0.0.1", 0)
+        url = f"ws://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+        feeds = "    feeds: {open_within: 30s}\n"
+        async with (
+            venue_house(tmp_path, streams=[url], route_extra=feeds) as house,
+            opened(f"ws://127.0.0.1:{house.port}/plain/private", close_timeout=0.1) as socket,
+        ):
+            sent = 0
+            try:
+                async with asyncio.timeout(2):
+                    while sent < 100:
+                        await socket.send(b"x" * 1_000_000)
+                        sent += 1
+            except TimeoutError:
                 pass
-            assert shared not in mine.topics
+            assert sent < 30, f"{sent} MB are kept for a host that takes nothing"
+            socket.transport.abort()
+        for writer in held:
+            writer.close()
+        silent.close()
 
     run(scenario())
 
 
-def test_a_stream_that_a_url_names_and_that_is_not_known_to_be_public_belongs_to_one_caller(tmp_path: Path) -> None:
+def test_a_handshake_that_a_host_refuses_to_a_caller_is_held_against_nobody(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with binance_house(tmp_path) as (gateway, exchange, _):
-            base = f"ws://127.0.0.1:{gateway.public_port}/binance"
-            targets = (
-                "/ws/pqia91ma19a5s61cv6a81va65sdf19v8a65a1a5s61cv6a81va65sdf19v8a65a1",
-                "/stream?streams=btcusdt@depth&timeUnit=MICROSECOND",
-                "/ws/btcusdt%40depth",
-            )
-            for target in targets:
-                async with opened(base + target):
-                    await until(lambda target=target: target in [session.target for session in exchange.sessions], 5)
+        def refuse(connection: ServerConnection, request: Any) -> Any:
+            return connection.respond(404, "no such stream") if "bad" in request.path else None
+
+        async with (
+            Scripted(refuse) as one,
+            Scripted() as two,
+            venue_house(tmp_path, streams=[one.url, two.url]) as house,
+        ):
+            streams = house.gateway.venues[0].streams
+            assert streams is not None
+            base = f"ws://127.0.0.1:{house.port}/via/{one.url}"
+            for _ in range(3):
+                async with opened(f"{base}/bad") as socket:
+                    assert await close_code(socket) == 1013
+            assert [host["held_for"] for host in streams.snapshot()["hosts"].values()] == [0, 0]  # type: ignore[attr-defined]
+            async with opened(f"{base}/good") as socket:
+                await socket.send("a")
+                assert await received(socket) == "a"
+            assert one.paths == ["/good"]
+            line, writer = await switched(house.port, "/plain/x#y")
+            assert b" 400 " in line
+            writer.close()
 
     run(scenario())
 
 
-def test_a_caller_is_told_its_own_subscriptions(tmp_path: Path) -> None:
+def test_callers_that_open_streams_without_end_do_not_keep_the_gateways_own_waiting(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with binance_house(tmp_path) as (gateway, exchange, _):
-            url = f"ws://127.0.0.1:{gateway.public_port}/binance"
-            async with opened(f"{url}/ws/ethusdt@ticker"), opened(f"{url}/ws/btcusdt@ticker") as socket:
-                await socket.send(json.dumps({"method": "LIST_SUBSCRIPTIONS", "id": "a"}))
-                while "result" not in (answer := json.loads(await received(socket))):
-                    pass
-                assert answer == {"result": ["btcusdt@ticker"], "id": "a"}
-            assert len(exchange.sessions) <= 1
+        async with venue_house(tmp_path, streams=["ws://127.0.0.1:9"]) as house:
+            sockets = [await switched(house.port, "/plain/private") for _ in range(60)]  # six seconds of turns
+            assert all(b" 101 " in line for line, _ in sockets)
+            await asyncio.sleep(0.3)
+            async with asyncio.timeout(0.5):
+                await house.gateway._connects.take()
+            for _, writer in sockets:
+                writer.close()
 
     run(scenario())
+
+
+async def switched(port: int, target: str) -> tuple[bytes, asyncio.StreamWriter]:
+    """The status line of a request to switch, sent as it is."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        f"GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    return await reader.readline(), writer

@@ -1,8 +1,8 @@
 """An endpoint that answers, fast and with HTTP 200, what is not true: no caller is told it.
 
 Truth is the simulated chain itself.  What is counted as wrong: a newest block that goes back, lies in
-the future or is more than the tolerance behind; a block, receipt, balance or list of logs that is not
-the chain's.
+the future or is more than the tolerance behind; state older than a block that was told before; a block,
+receipt, balance or list of logs that is not the chain's.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ CALLS = int(os.environ.get("SEAWALL_CALLS", "10000"))  # make integrity: 100,000
 LANES = 8
 SEED = 20_261_123
 BLOCK_TIME = 1.0
+KNOWN_AFTER = 2.5  # seconds: a poll each second, and its answer
 BEHIND_AT_MOST = 4  # blocks: the tolerance of two, one on its way, and one while the call is
 ACCOUNT = "0x" + "ab" * 20
 
@@ -42,10 +43,11 @@ class Ledger:
     newest: int = -1
     settled: int = 0  # ask only for blocks so far below the newest
     tips: bool = True  # whether the newest block's hash can be judged
+    struck_at: float = float("inf")
 
     async def lane(self, turns: int) -> None:
         caller = Caller(self.home.port, "/local")
-        asks = (self.head, self.latest, self.block, self.logs, self.receipt, self.balance)
+        asks = (self.head, self.latest, self.block, self.logs, self.receipt, self.balance, self.balance_now)
         for _ in range(turns):
             ask = self.chance.choice(asks)
             self.calls += 1
@@ -112,6 +114,20 @@ class Ledger:
         body = (await caller.call("eth_getBalance", ACCOUNT, hex(number))).body
         self.count("balance", body.get("result") == hex(self.home.chain.balance(ACCOUNT, number)), body)
 
+    async def balance_now(self, caller: Caller) -> None:
+        """Who was told of a block expects that block's state, or a newer one's.
+
+        A balance does not say of which block it is: what a fault does before the next word about a head,
+        nobody can know.
+        """
+        if not self.tips or 0.0 <= monotonic() - self.struck_at < KNOWN_AFTER:
+            return
+        seen, before = self.newest, self.head_now()
+        body = (await caller.call("eth_getBalance", ACCOUNT, "latest")).body
+        low, high = max(seen, before - BEHIND_AT_MOST), self.head_now()
+        true = {hex(self.home.chain.balance(ACCOUNT, number)) for number in range(low, high + 1)}
+        self.count("balance at the newest block", body.get("result") in true, body)
+
 
 FAULTS = [
     (Fault.STALE_HEAD, 10.0),
@@ -141,6 +157,7 @@ def test_nobody_is_told_what_is_not_true(fault: Fault, amount: float, tmp_path: 
                 ledger.settled, ledger.tips = 5, False
             families = [Family.STATE] if fault is Fault.RPC_INTERNAL else []  # one family fails, the others live
             home.providers[0].script.set(fault, amount=amount, families=families)
+            ledger.struck_at = monotonic()
             await asyncio.gather(*(ledger.lane(CALLS // LANES) for _ in range(LANES)))
             fired = home.providers[0].script.fired[fault]
             print(f"{fault.value}: {ledger.calls} calls, {fired} struck, wrong {dict(ledger.wrong)}, seed {SEED}")

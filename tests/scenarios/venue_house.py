@@ -31,7 +31,7 @@ PLAIN_VENUE: dict[str, Any] = {
             "found_by": "GET /order?symbol={symbol}&id={client_id}",
         },
     ],
-    "errors": {"code": ["code"], "rules": [{"status": ["5xx"], "word": "unknown"}], "wait": ["retry-after"]},
+    "errors": {"code": ["code"], "rules": [{"status": ["5xx"], "word": "unknown"}], "wait": {"retry-after": "s"}},
 }
 """An exchange without limits, for what is not about limits."""
 

@@ -97,6 +97,8 @@ class Stage:
         self.answer_takes = 0.02
         self.replaced: list[tuple[AttemptRecord, ...]] = []
         self.stats = RouteStats()
+        self.reference = -1
+        self.block_time = 0.4
 
     def candidates(self, now: float) -> list[Endpoint]:
         return [endpoint for endpoint in self.endpoints if endpoint.id not in self.unfit]
@@ -119,6 +121,10 @@ class Stage:
         class Shown:
             name = "r"
             stats = self.stats
+
+            class pool:
+                class blocks:
+                    book = self
 
         shown = Shown()
         shown.dialect = dialect  # type: ignore[attr-defined]

@@ -13,7 +13,8 @@ from typing import Any
 
 from websockets.exceptions import ConnectionClosedError
 
-from gateway.dialect.venue import Streams, venue_named
+from gateway.dialect.venue import venue_named
+from gateway.dialect.venue_facts import Streams
 from gateway.dialect.venue_messages import Messages
 from gateway.upstream.topic import Message
 from gateway.upstream.venue_line import Line

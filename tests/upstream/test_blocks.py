@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gateway.dialect.evm import EvmDialect
 from gateway.model import Call, Examined, Family, HeadReport, Reason, ReplyKind
 from gateway.policy.heads import HeadSettings
@@ -45,6 +47,17 @@ def test_a_head_that_goes_back_is_behind_and_one_that_rises_is_the_new_floor() -
     assert judged(known, NUMBER, b'"0x3e7"') == "behind"
 
 
+def test_a_pending_block_is_no_head() -> None:
+    known = blocks()
+    pending = call("eth_getBlockByNumber", b'["pending",false]')
+    for result in (b'{"number":"0x3e9","hash":null}', b'{"number":"0x3e9","hash":"0x%s"}' % (b"ab" * 32)):
+        told = EVM.examine(pending, result)
+        assert told is not None
+        assert told.head is None
+        assert judged(known, pending, result) == "fine"
+    assert judged(known, NUMBER, b'"0x3e8"') == "fine", "callers were told of a block that was not mined"
+
+
 def test_when_the_whole_chain_goes_back_callers_follow() -> None:
     known = blocks()
     judged(known, NUMBER, b'"0x3e8"')
@@ -56,13 +69,77 @@ def test_when_the_whole_chain_goes_back_callers_follow() -> None:
     assert judged(known, NUMBER, b'"0xa"', now=140.0) == "fine"
 
 
-def test_a_nonce_that_falls_is_asked_elsewhere_and_believed_of_a_second_endpoint() -> None:
+def test_a_nonce_that_falls_is_asked_elsewhere_and_believed_of_a_second_provider() -> None:
     known = blocks()
     assert judged(known, NONCE, b'"0x9"') == "fine"
     assert judged(known, NONCE, b'"0x8"', position=1) == "behind"
     assert judged(known, NONCE, b'"0x8"', position=1) == "behind", "the same one again proves nothing"
     assert judged(known, NONCE, b'"0x8"', position=2) == "fine"
     assert judged(known, NONCE, b'"0x8"', position=1) == "fine"
+
+
+def test_a_nonce_does_not_fall_because_two_endpoints_are_a_block_behind() -> None:
+    known = blocks(HEAD + 1, HEAD, HEAD)
+    assert judged(known, NONCE, b'"0x9"') == "fine"
+    for _ in range(2):
+        assert judged(known, NONCE, b'"0x8"', position=1) == "behind"
+        assert judged(known, NONCE, b'"0x8"', position=2) == "behind"
+    told = EVM.examine(NONCE, b'"0x8"')
+    assert told is not None
+    finding = known.judge(NONCE, 1, told, 100.5, True)
+    assert finding is not None
+    assert finding.seen == 9, "what callers have seen is told instead"
+
+
+def test_two_endpoints_of_one_provider_do_not_make_a_nonce_fall() -> None:
+    known = Blocks(HeadSettings(), ["one", "two", "two"], 2.0, 0.0)
+    for position in range(3):
+        known.report(position, HeadReport(HEAD), 100.0, 1e9)
+    assert judged(known, NONCE, b'"0x9"') == "fine"
+    assert judged(known, NONCE, b'"0x8"', position=1) == "behind"
+    assert judged(known, NONCE, b'"0x8"', position=2) == "behind"
+
+
+def test_a_book_made_anew_does_not_take_back_what_callers_have_seen() -> None:
+    """A reload with another list of endpoints: the first to speak may be the one that is late."""
+    known = Blocks(HeadSettings(), ["p0", "p1", "p2"], 2.0, 0.0)
+    known.served = HEAD
+    known.report(0, HeadReport(HEAD - 2), 100.0, 1e9)
+    assert judged(known, NUMBER, b'"0x3e6"') == "behind"
+    for position in (1, 2):
+        known.report(position, HeadReport(HEAD), 101.0, 1e9)
+    assert judged(known, NUMBER, b'"0x3e7"') == "behind"
+    assert known.served == HEAD
+
+
+def test_a_chain_that_was_reset_during_a_reload_is_followed_all_the_same() -> None:
+    known = blocks(10, 10, 10)
+    known.served, known.served_final = HEAD, HEAD - 64
+    for second in range(101, 115):
+        for position in range(3):
+            known.report(position, HeadReport(10), float(second), 1e9)
+        known.expire(float(second))
+    assert judged(known, NUMBER, b'"0xa"', now=115.0) == "fine"
+    final = call("eth_getBlockByNumber", b'["finalized",false]')
+    assert judged(known, final, b'{"number":"0x8"}', now=115.0) == "fine"
+
+
+def test_a_finalized_block_beyond_the_newest_is_told_to_nobody() -> None:
+    known = blocks()
+    final = call("eth_getBlockByNumber", b'["finalized",false]')
+    assert judged(known, final, b'{"number":"0x3a8"}') == "fine"
+    assert judged(known, final, b'{"number":"0xf4240"}') == "wrong_data"
+    assert judged(known, final, b'{"number":"0x3a8"}') == "fine", "the lie has become what callers have seen"
+    assert judged(known, final, b'{"number":"0x3a7"}') == "behind"
+
+
+def test_nothing_from_an_endpoint_that_is_a_block_behind_always_gets_a_second_opinion() -> None:
+    """The one ahead may have told the receipt to the very caller that asks again."""
+    known = blocks(HEAD, HEAD, HEAD - 1)
+    assert judged(known, RECEIPT, b"null", position=0) == "empty"
+    assert judged(known, RECEIPT, b"null", position=1, again=True) == "fine"
+    assert judged(known, RECEIPT, b"null", position=1) == "fine"
+    assert judged(known, RECEIPT, b"null", position=2) == "empty"
 
 
 def test_an_empty_list_is_not_believed_of_who_has_not_the_blocks() -> None:
@@ -85,6 +162,14 @@ def test_far_below_the_head_nothing_is_an_answer() -> None:
     assert judged(blocks(), OLD_LOGS, b"[]") == "fine"
 
 
+def test_of_who_left_logs_out_nothing_is_believed_of_old_blocks_for_an_hour() -> None:
+    known = blocks()
+    known.left_out(0, 100.5)
+    assert judged(known, OLD_LOGS, b"[]") == "empty"
+    assert judged(blocks(), OLD_LOGS, b"[]", position=1) == "fine"
+    assert judged(known, OLD_LOGS, b"[]", now=100.5 + 3600.0) == "fine"
+
+
 def test_a_list_that_ends_before_the_range_does_is_doubted_near_the_head() -> None:
     known = blocks()
     assert judged(known, LOGS, b'[{"blockNumber":"0x3e2"}]') == "empty"
@@ -98,6 +183,37 @@ def test_a_missing_receipt_gets_a_second_opinion_and_a_missing_block_that_is_the
     assert judged(known, there, b"null") == "uncovered"
     to_come = call("eth_getBlockByNumber", b'["0x3f0",false]')
     assert judged(known, to_come, b"null") == "fine"
+
+
+def log(number: int, index: int, block_hash: str = "0xaa") -> str:
+    return f'{{"blockNumber":"{number:#x}","blockHash":"{block_hash}","logIndex":"{index:#x}"}}'
+
+
+@pytest.mark.parametrize(
+    ("logs", "expected"),
+    [
+        ([log(991, 0), log(991, 3), log(999, 0)], "fine"),
+        ([log(991, 3), log(991, 3), log(999, 0)], "odd"),
+        ([log(991, 3), log(991, 2), log(999, 0)], "odd"),
+        ([log(995, 0), log(991, 1), log(999, 0)], "odd"),
+        ([log(991, 0), log(991, 1, "0xbb"), log(999, 0)], "odd"),
+        (['{"data":"0x"}', log(999, 0)], "fine"),
+    ],
+)
+def test_logs_that_cannot_be_numbered_so_are_asked_elsewhere_once(logs: list[str], expected: str) -> None:
+    known, result = blocks(), f"[{','.join(logs)}]".encode()
+    assert judged(known, LOGS, result) == expected
+    assert judged(known, LOGS, result, again=True) == "fine"
+    assert judged(known, LOGS, result) == "fine", "two say so: it is this chain's way"
+
+
+@pytest.mark.parametrize(("indexes", "expected"), [((4, 5, 6), "fine"), ((4, 6), "odd"), ((), "fine"), ((0, 0), "odd")])
+def test_the_logs_of_a_receipt_are_numbered_without_a_gap(indexes: tuple[int, ...], expected: str) -> None:
+    logs = ",".join(log(991, index) for index in indexes)
+    receipt = f'{{"transactionHash":"0x{"ab" * 32}","logs":[{logs}]}}'
+    assert judged(blocks(), RECEIPT, receipt.encode()) == expected
+    whole = call("eth_getBlockReceipts", b'["0x3e0"]')
+    assert judged(blocks(), whole, f"[{receipt}]".encode()) == expected
 
 
 def test_another_block_than_was_asked_for_is_wrong() -> None:

@@ -12,6 +12,7 @@ import pytest
 from gateway.dialect.protocol import Dialect
 from gateway.dialect.registry import dialect_named
 from gateway.errors import NoEndpoint
+from gateway.policy.feeds.plain import LONGEST_SILENCE
 from gateway.upstream.feed import Event
 from gateway.upstream.feed_plain import PassedFeed
 from gateway.upstream.line import Refused
@@ -169,6 +170,35 @@ def test_slots_only_rise_over_a_change_of_endpoint() -> None:
     scene(story, "slotSubscribe", "[]")
 
 
+def test_a_source_of_slots_that_stands_still_while_the_chain_goes_on_is_replaced() -> None:
+    async def story(s: Scene) -> None:
+        slot = 0
+        for _ in range(20):
+            s.stage.reference = slot = slot + 1
+            s.push("e0", {"parent": slot - 1, "root": slot - 2, "slot": slot})
+            await s.pass_time(0.4)
+        for _ in range(20):  # it answers pings, and says nothing
+            s.stage.reference = slot = slot + 1
+            await s.pass_time(0.4)
+        assert s.source == "e1"
+        assert [records[0].ended for records in s.stage.replaced] == ["silent"]
+        s.push("e1", {"parent": slot - 1, "root": slot - 2, "slot": slot})
+        assert [e["slot"] for e in s.told] == [*range(1, 21), slot]
+
+    scene(story, "slotSubscribe", "[]")
+
+
+def test_a_source_of_slots_is_left_alone_while_the_chain_stands_still() -> None:
+    async def story(s: Scene) -> None:
+        s.stage.reference = 7
+        s.push("e0", {"parent": 6, "root": 5, "slot": 7})
+        await s.pass_time(120)
+        assert s.source == "e0"
+        assert not s.stage.replaced
+
+    scene(story, "slotSubscribe", "[]")
+
+
 # --- one event, and over ----------------------------------------------------------------------------
 
 
@@ -272,6 +302,27 @@ def test_a_notice_comes_once_for_each_loss_and_not_while_nobody_has_taken_over()
         await s.pass_time(10)
         assert s.source == "e0"
         assert s.ear.reasons == ["endpoint_changed"]
+
+    scene(story, "eth_subscribe", '["newPendingTransactions"]', dialect=EVM, count=1)
+
+
+def test_that_nobody_takes_over_for_long_is_told_once_and_the_change_all_the_same() -> None:
+    """A caller that hears nothing must be able to tell it from a quiet chain."""
+
+    async def story(s: Scene) -> None:
+        line = s.stage.lines["e0"]
+        line.up = False
+        line.die()
+        await s.pass_time(LONGEST_SILENCE - 1)
+        assert not s.ear.reasons
+        await s.pass_time(100)
+        assert s.ear.reasons == ["no_endpoint"]
+        line.up = True
+        await s.pass_time(70)
+        assert s.source == "e0"
+        assert s.ear.reasons == ["no_endpoint", "endpoint_changed"]
+        await s.pass_time(100)
+        assert len(s.ear.reasons) == 2
 
     scene(story, "eth_subscribe", '["newPendingTransactions"]', dialect=EVM, count=1)
 

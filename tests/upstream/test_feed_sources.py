@@ -7,7 +7,7 @@ import asyncio
 from gateway.errors import ConnectionLost
 from gateway.events import FeedKind, Subscription
 from gateway.model import AttemptRecord, Endpoint, Sent
-from gateway.upstream.feed_sources import ALONE_FIRST, Source, Sources
+from gateway.upstream.feed_sources import ALONE_FIRST, SLOW_AFTER, Source, Sources
 from gateway.upstream.line import Refused, Taker
 from tests.virtual import here, run
 
@@ -22,6 +22,7 @@ class FakeLine:
         self.up = True
         self.refuses = b""
         self.tries = 0
+        self.takes = 0.01
         self.takers: list[Taker] = []
         self.ended: list[bytes] = []
 
@@ -32,7 +33,7 @@ class FakeLine:
 
     async def subscribe(self, subscription: Subscription, taker: Taker) -> None:
         self.tries += 1
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(self.takes)
         if self.refuses:
             raise Refused(self.refuses)
         if not self.up:
@@ -209,6 +210,28 @@ def test_an_endpoint_that_cannot_be_reached_costs_its_time_once_and_another_is_f
         assert await place.sources.settled(8)
         assert place.active == ["e1"]
         assert here().time() - at < 4
+        place.sources.close()
+
+    run(story())
+
+
+def test_an_endpoint_that_takes_long_to_accept_is_not_waited_for_alone_and_comes_too_late() -> None:
+    """It took the question and says nothing: callers of what only passes through would hear nothing meanwhile."""
+
+    async def story() -> None:
+        place = Place(["aws", "gcp", "ovh"], wanted=1)
+        place.lines["e0"].takes = place.lines["e1"].takes = 4.0
+        began = here().time()
+        while not place.active and here().time() - began < 10:
+            await place.pass_time(0.05)
+        assert place.active == ["e2"]
+        assert here().time() - began < 2 * SLOW_AFTER + 0.3
+        await place.pass_time(10)
+        assert place.active == ["e2"]
+        assert [place.lines[name].ended for name in ("e0", "e1", "e2")] == [[b"1"], [b"1"], []]  # not left pushing
+        assert place.joined == [3]
+        assert not place.left
+        assert not place.replaced
         place.sources.close()
 
     run(story())

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.dialect.evm import EvmDialect
 from gateway.drill.chain import SimulatedChain
-from gateway.errors import GatewayError, NoEndpoint, UnknownRoute
+from gateway.errors import GatewayError, NoEndpoint, TooManySubscriptions, UnknownRoute
 from gateway.events import FeedKind, Subscription
 from gateway.limits import FeedSettings, TransportSettings
 from gateway.model import Call, Endpoint, HeadReport
@@ -20,7 +20,7 @@ from gateway.telemetry.tallies import RouteStats
 from gateway.upstream.answers import Answer
 from gateway.upstream.dispatch import Dispatcher
 from gateway.upstream.feed import BURST, MOST_WAITING, PACE, SLICE, Event, Feed, Missed
-from gateway.upstream.feeds import KEPT_FOR, TICK, Feeds
+from gateway.upstream.feeds import KEPT_FOR, MOST_IDLE, TICK, Feeds
 from gateway.upstream.fleet import Pool
 from gateway.upstream.line import Line
 from gateway.upstream.permits import PoolSettings
@@ -139,6 +139,24 @@ def numbers(ear: Ear) -> list[int]:
 # --- shared, kept, given up -------------------------------------------------------------------------
 
 
+def test_more_different_subscriptions_than_allowed_are_refused_and_one_that_nobody_needs_gives_way() -> None:
+    async def story(w: World) -> None:
+        w.adopt(w.route, FeedSettings(kinds=4))
+        ears = [Ear() for _ in range(3)]
+        feeds = [
+            await w.feeds.join(subscription("logs", {"address": "0x" + f"{n:040x}"}), ear) for n, ear in enumerate(ears)
+        ]
+        one_more = subscription("logs", {"address": "0x" + "ff" * 20})
+        with pytest.raises(TooManySubscriptions):
+            await w.feeds.join(one_more, Ear())
+        assert await w.feeds.join(subscription("logs", {"address": "0x" + f"{1:040x}"}), Ear()) is feeds[1]
+        feeds[0].leave(ears[0])
+        await w.feeds.join(one_more, Ear())
+        assert len(w.feeds.snapshot()) == 4  # with the heads, on which logs live
+
+    world(story)
+
+
 def test_a_feed_without_listeners_is_kept_for_a_while_and_then_closed() -> None:
     async def story(w: World) -> None:
         ear = Ear()
@@ -158,6 +176,58 @@ def test_a_feed_without_listeners_is_kept_for_a_while_and_then_closed() -> None:
         assert len(w.calls) == asked  # nobody listens: nothing is asked
 
     world(story)
+
+
+def test_what_subscribers_were_told_of_the_head_is_what_callers_have_seen() -> None:
+    async def story(w: World) -> None:
+        ear = Ear()
+        await w.feeds.join(HEADS, ear)
+        assert w.route.pool.blocks.served == -1
+        await asyncio.sleep(5)
+        assert w.route.pool.blocks.served == numbers(ear)[-1]
+        w.route.pool.blocks.told(10**9)
+        assert w.route.pool.blocks.served == numbers(ear)[-1], "no block that nobody else has"
+
+    world(story)
+
+
+def test_who_subscribes_to_ever_other_things_and_leaves_keeps_few_feeds_alive() -> None:
+    """Each would be told every block, and might fetch logs for nobody."""
+
+    async def story(w: World) -> None:
+        stays, leaves = Ear(), Ear()
+        await w.feeds.join(subscription("logs", {"address": "0x" + "ff" * 20}), stays)
+        for number in range(3 * MOST_IDLE):
+            feed = await w.feeds.join(subscription("logs", {"address": f"0x{number:040x}"}), leaves)
+            feed.leave(leaves)
+        await asyncio.sleep(3 * TICK)
+        assert len(w.feeds._feeds) == 2 + MOST_IDLE  # the heads, too
+        newest = await w.feeds.join(subscription("logs", {"address": f"0x{3 * MOST_IDLE - 1:040x}"}), leaves)
+        assert newest is feed
+        newest.leave(leaves)
+        await asyncio.sleep(KEPT_FOR + 1)
+        assert w.open == ["newHeads", "logs"]
+
+    world(story)
+
+
+def test_what_may_begin_with_a_state_or_with_the_past_is_each_callers_own() -> None:
+    """Who joins later would never be told how it stands, or what was before."""
+
+    async def story() -> None:
+        w = World(nowhere())
+        unknown = subscription("somethingNew")
+        known = subscription("newPendingTransactions")
+        assert (unknown.shared, known.shared) == (False, True)
+        joining = [asyncio.ensure_future(w.feeds.join(what, Ear())) for what in (unknown, unknown, known, known)]
+        await asyncio.sleep(0.1)
+        assert sorted(w.open) == ["newPendingTransactions", "other", "other"]
+        await asyncio.gather(*joining, return_exceptions=True)  # nobody takes them
+        await asyncio.sleep(2 * TICK)
+        assert w.open == ["newPendingTransactions"]  # what nobody can come back to is not kept
+        await w.end()
+
+    run(story())
 
 
 def test_heads_live_as_long_as_logs_need_them_and_a_while_longer() -> None:

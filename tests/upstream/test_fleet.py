@@ -10,9 +10,21 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.model import Call, Endpoint, Family, Method, Outcome, Reading, Reason, ReplyKind, RequestClass
+from gateway.model import (
+    BlockRef,
+    Call,
+    Endpoint,
+    Family,
+    HeadReport,
+    Method,
+    Outcome,
+    Reading,
+    Reason,
+    ReplyKind,
+    RequestClass,
+)
 from gateway.policy.breaker import BreakerSettings, BreakerState
-from gateway.upstream.facts import MAX_UNSUPPORTED
+from gateway.upstream.facts import LACKED_BY_ALL_FOR, MAX_UNSUPPORTED
 from gateway.upstream.fleet import Pool
 from gateway.upstream.permits import Moved, Permit, PoolSettings
 
@@ -102,6 +114,101 @@ def followed(pool: Pool, method: Method = STATE, last_resort: bool = True) -> li
         used.append(permit.state.position)
         permit.release()
     return used
+
+
+# --- heads ------------------------------------------------------------------------------------------
+
+
+def heads(pool: Pool, *numbers: int | None) -> None:
+    for position, number in enumerate(numbers):
+        if number is not None:
+            pool.note_head(position, HeadReport(number), pool.clock())
+
+
+def test_one_whose_head_nobody_knows_comes_last_for_the_head_and_not_for_old_blocks() -> None:
+    pool, _ = pool_and_clock()
+    assert reached(pool) == {0, 1, 2}, "at the start nobody is known"
+    heads(pool, 100, 100)
+    assert reached(pool) == {0, 1}
+    assert followed(pool)[-1] == 2
+    assert reached(pool, SEND) == {0, 1, 2}
+    old = Call(STATE, b"[]", b"1", RequestClass.PINNED_READ, BlockRef.NUMBER, 50, 50)
+    assert {reason for _, reason, _ in pool.ranking_for(old, pool.clock()).refused} == set()
+    assert pool.ranking_for(old, pool.clock()).front == (0, 1, 2)
+    heads(pool, None, None, 100)
+    assert reached(pool) == {0, 1, 2}
+
+
+def test_one_that_does_not_answer_polls_gets_no_head_reads_however_long_it_is_silent() -> None:
+    pool, clock = pool_and_clock()
+    for block in range(100):
+        heads(pool, 100 + block, 100 + block, 100 if block == 0 else None)
+        pool.blocks.book.asked(2, clock.now)
+        pool.expire(clock.now)
+        if block > 10:
+            assert 2 not in reached(pool), f"{clock.now} s"
+        clock.now += 2.0
+
+
+def test_one_that_an_operator_gives_back_is_asked_where_it_is_before_it_gets_head_reads() -> None:
+    pool, clock = pool_and_clock()
+    heads(pool, 100, 100, 100)
+    pool.drain(0, clock.now)
+    clock.now += 1.5
+    pool.undrain(0)
+    assert pool.blocks.book.next_poll_after(0, clock.now) == 0.0
+    assert 0 not in reached(pool)
+    heads(pool, 90)
+    assert 0 not in reached(pool)
+    heads(pool, 100)
+    assert 0 in reached(pool)
+
+
+def test_what_callers_have_seen_of_the_head_is_where_their_next_head_reads_go() -> None:
+    pool, _ = pool_and_clock(max_concurrency=4)
+    heads(pool, 101, 100, 100)
+    assert reached(pool) == {0, 1, 2}, "nobody has been told of it"
+    pool.blocks.served = 101
+    assert reached(pool) == {0}
+    assert reached(pool, HEAD) == {0, 1, 2}, "a number that went back is seen, and put right"
+    assert followed(pool)[0] == 0
+    heads(pool, None, 101)
+    assert reached(pool) == {0, 1}
+    held = [granted(pool, position) for position in (0, 1) for _ in range(4)]
+    assert reached(pool) == {2}, "a block less is better than a place in the queue"
+    for permit in held:
+        permit.release()
+    assert reached(pool) == {0, 1}
+
+
+def test_two_of_one_client_version_that_are_stuck_take_the_third_out_of_the_front() -> None:
+    """geth 1.9.9, 2020-11-11: nobody failed to answer; they were only at an old block."""
+    clients = ["geth/1.9.9"] * 3 + ["besu/1.5"] * 2
+    pool = pool_of(*(endpoint(i, domains=(("client", client),)) for i, client in enumerate(clients)))
+    heads(pool, 500, 500, 500, 500, 500)
+    assert reached(pool) == {0, 1, 2, 3, 4}
+    pool.clock.now += 60.0  # type: ignore[attr-defined]
+    heads(pool, 500, 500, 600, 600, 600)
+    assert pool.domains.demoted(2) == ("client", "geth/1.9.9")
+    assert reached(pool) == {3, 4}
+    for _ in range(40):
+        pool.clock.now += 1.0  # type: ignore[attr-defined]
+        heads(pool, 600, 600, 600, 600, 600)
+        pool.expire(pool.clock())
+    assert pool.domains.demoted(2) is None
+    assert reached(pool) == {0, 1, 2, 3, 4}
+
+
+def test_who_may_know_better_is_asked_before_who_runs_somewhere_else() -> None:
+    one, same, other = (endpoint(i, domains=(("cloud", cloud),)) for i, cloud in enumerate("aab"))
+    pool = pool_of(one, same, other)
+    heads(pool, 100, 101, 100)
+    call = of(STATE)
+    for doubted, expected in ((True, 1), (False, 2)):
+        permit = pool.next(call, [0], False, pool.clock(), doubted=doubted)
+        assert permit is not None
+        assert permit.state.position == expected
+        permit.release()
 
 
 def test_a_probe_lost_while_nobody_can_be_reached_does_not_keep_the_breaker_half_open_for_ever() -> None:
@@ -376,8 +483,18 @@ def test_when_all_lack_a_method_nobody_is_asked_and_the_pool_knows_it() -> None:
         pool.unsupported(position, STATE, clock.now)
     assert pool.all_lack(STATE, clock.now)
     assert followed(pool, STATE) == []
-    clock.now += SETTINGS.holds.unsupported_for
+    clock.now += LACKED_BY_ALL_FOR
     assert not pool.all_lack(STATE, clock.now)
+    assert reached(pool, STATE) == {0, 1, 2}, "a sick balancer said it of a method that it has"
+
+
+def test_the_only_one_left_that_says_it_lacks_a_method_is_asked_again_soon() -> None:
+    pool, clock = pool_and_clock(2)
+    pool.drain(1, clock.now)
+    pool.unsupported(0, STATE, clock.now)
+    assert followed(pool, STATE) == []
+    clock.now += LACKED_BY_ALL_FOR
+    assert reached(pool, STATE) == {0}
 
 
 @pytest.mark.parametrize("kind", [ReplyKind.THROTTLED, ReplyKind.QUOTA])

@@ -12,7 +12,7 @@ import pytest
 from gateway.errors import AttemptError, AttemptTimeout, ConnectionLost
 from gateway.events import FeedKind, Subscription
 from gateway.model import Sent
-from gateway.upstream.line import ANSWER_WITHIN, Line, Refused
+from gateway.upstream.line import ANSWER_WITHIN, MOST_EARLY, Line, Refused
 from tests.virtual import here, run
 
 HEADS = Subscription(FeedKind.HEADS, b"heads", "eth_subscribe", b'["newHeads"]', "eth_unsubscribe", "eth_subscription")
@@ -93,6 +93,45 @@ def test_each_subscription_is_told_its_own_events_also_those_right_behind_the_an
         await asyncio.gather(*tasks)
         assert one.told == [("accepted", b'"0xa"'), ("eth_subscription", b"2")]
         assert other.told == [("accepted", b'"0xb"'), ("eth_subscription", b"1")]
+
+    run(story())
+
+
+def test_events_that_overtake_the_answer_are_told_behind_it_and_nobody_elses() -> None:
+    """Nodes push from another thread than they answer from; of a signature there is one event only."""
+
+    async def story() -> None:
+        line, socket = line_and_socket()
+        one, other = Notes(), Notes()
+        tasks = [asyncio.ensure_future(line.subscribe(HEADS, notes)) for notes in (one, other)]
+        await asyncio.sleep(0.01)
+        for number in range(3):
+            socket.event("0xb", number)
+            socket.event("0xstranger", number)
+        socket.says(id=socket.sent[0]["id"], result="0xa")
+        socket.says(id=socket.sent[1]["id"], result="0xb")
+        socket.event("0xb", 3)
+        await asyncio.gather(*tasks)
+        assert one.told == [("accepted", b'"0xa"')]
+        assert other.told == [("accepted", b'"0xb"'), *(("eth_subscription", b"%d" % n) for n in range(4))]
+        socket.event("0xlater", 1)  # nobody is waiting for an answer now
+        later = await subscribed(line, socket, "0xlater")
+        assert later.told == [("accepted", b'"0xlater"')]
+
+    run(story())
+
+
+def test_few_events_wait_for_an_answer() -> None:
+    async def story() -> None:
+        line, socket = line_and_socket()
+        notes = Notes()
+        task = asyncio.ensure_future(line.subscribe(HEADS, notes))
+        await asyncio.sleep(0.01)
+        for number in range(10 * MOST_EARLY):
+            socket.event("0xa", number)
+        socket.says(id=socket.sent[0]["id"], result="0xa")
+        await task
+        assert len(notes.told) == 1 + MOST_EARLY
 
     run(story())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +26,12 @@ def test_every_kind_of_proxy_that_may_be_configured_is_dialled_and_its_absence_i
         await engine.close()
 
     asyncio.run(story())
+
+
+def test_no_variable_of_the_environment_has_the_keys_of_connections_written_to_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    context = Outbound(url="https://rpc.example.org/").tls_context()
+    assert context is not None
+    assert context.keylog_filename is None

@@ -99,6 +99,27 @@ def test_a_code_of_any_shape_is_read_or_let_be(code: str, read_as: int | None) -
     assert reading.kind is not ReplyKind.ANSWER
 
 
+@pytest.mark.parametrize(
+    ("words", "of_the_query"),
+    [
+        ("query returned more than 10000 results", True),
+        ("query returned more than 10000 results. Try with this block range [0x1, 0x9].", True),
+        ("Log response size exceeded. this block range should work: [0x1, 0x9]", True),
+        ("logs matched by query exceeds limit of 10000", True),
+        (
+            "You can make eth_getLogs requests with up to a 10 block range. this block range should work: [0x1, 0xa]",
+            False,
+        ),
+        ("query exceeds max block range 1000", False),
+        ("block range too large", False),
+    ],
+)
+def test_what_one_query_finds_is_no_limit_of_the_endpoint(words: str, of_the_query: bool) -> None:
+    body = error(-32005, words)
+    reading = read_response(EVM, LOGS, Response(200, [], body, None), body, 7)
+    assert (reading.kind, reading.of_the_query) == (ReplyKind.RANGE_TOO_LARGE, of_the_query)
+
+
 def test_a_range_that_was_too_large_teaches_the_range_and_nothing_else_does() -> None:
     body = error(-32005, "query exceeds max block range 1000")
     reading = read_response(EVM, LOGS, Response(200, [], body, None), body, 7)
@@ -109,6 +130,28 @@ def test_a_range_that_was_too_large_teaches_the_range_and_nothing_else_does() ->
 def test_the_wait_that_the_upstream_asks_for_is_read_with_every_failure() -> None:
     for status, body in ((429, b""), (503, b"<html>"), (429, error(-32005, "limit exceeded")), (429, RESULT)):
         assert read(status, body, [(b"Retry-After", b"17")]).retry_after == 17.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ([(b"retry-after-ms", b"1500")], 1.5),
+        ([(b"retry-after", b"2"), (b"retry-after-ms", b"1500")], 2.0),
+        ([(b"retry-after", b"soon"), (b"retry-after-ms", b"1500")], 1.5),
+        ([(b"retry-after", b"0.25")], 0.25),
+        ([(b"retry-after-ms", b"soon")], 10.0),
+        ([(b"x-ratelimit-limit", b"9"), (b"x-ratelimit-remaining", b"0"), (b"x-ratelimit-reset", b"99")], 10.0),
+        ([], 10.0),
+    ],
+)
+def test_a_wait_is_read_from_headers_first_and_then_from_what_the_body_says(headers: Headers, seconds: float) -> None:
+    body = error(-32005, "call rate limit exhausted, retry in 10s")
+    for status in (200, 429):
+        assert read(status, body, headers).retry_after == seconds
+
+
+def test_a_wait_in_words_is_read_of_refusals_only() -> None:
+    assert read(200, error(3, "execution reverted: retry in 10s")).retry_after is None
 
 
 ANY_JSON = st.recursive(
@@ -151,11 +194,12 @@ def test_whatever_comes_one_kind_comes_out(status: int, body: bytes, retry_after
         (b"0", 0.0),
         (b"17", 17.0),
         (b" 5 ", 5.0),
-        (b"0000000000000000000000012", 1e7),
+        (b"0000000000000000000000012", 12.0),
         (b"99999999999999999999", 1e7),
         (b"9" * 5000, 1e7),
         (b"-1", None),
-        (b"1.5", None),
+        (b"1.5", 1.5),
+        (b"1.", None),
         (b"soon", None),
         (b"", None),
         (b"5, 6", None),

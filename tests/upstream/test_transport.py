@@ -26,7 +26,7 @@ from gateway.errors import (
 from gateway.limits import TransportSettings
 from gateway.model import Outcome, Sent
 from gateway.upstream.connection import MAX_INTERIM, READER_PATIENCE
-from gateway.upstream.resolver import Resolver
+from gateway.upstream.resolver import REFRESH_AFTER, Resolver
 from gateway.upstream.transport import ConnectionPool, Target
 from tests.upstream.scripted import HANG, Conversation, End, Pause, Script, ScriptedUpstream, answer
 from tests.virtual import STARTS_AT, here, run
@@ -631,3 +631,29 @@ def test_a_connection_closed_as_soon_as_it_is_open_is_told_at_once(how: End) -> 
         assert not upstream.requests
 
     over(ScriptedUpstream(greeting=[how]), work)
+
+
+def test_a_name_that_leads_elsewhere_is_told_of_and_one_that_is_gone_or_turns_is_not() -> None:
+    records: list[tuple[list[str] | OSError, int]] = [
+        (["127.0.0.1"], 0),
+        (["127.0.0.2", "127.0.0.1"], 0),  # balancers turn their records
+        (OSError("no such name"), 0),
+        (["127.0.0.3"], 1),
+        (["127.0.0.3"], 1),
+    ]
+
+    async def work(pool: ConnectionPool, upstream: ScriptedUpstream) -> None:
+        told: list[float] = []
+        kept = await pool.connect(here().time() + TIMEOUT)  # the last connection is never closed
+        pool.on_last_closed = lambda: told.append(here().time())
+        for record, expected in records:
+            here().names["node.example"] = record
+            await asyncio.sleep(REFRESH_AFTER + 1.0)
+            idle = pool.idle_connections
+            with contextlib.suppress(ConnectFailed):
+                pool.give_back(await pool.connect(here().time() + TIMEOUT))
+            assert len(told) == expected, f"{record}"
+            assert pool.idle_connections == (0 if expected else idle + 1), "they lead to where it was"
+        kept.close()
+
+    over(ScriptedUpstream([HANG]), work, host="node.example")

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway.dialect.venue import Rate, venue_named
+from gateway.dialect.venue import venue_named
+from gateway.dialect.venue_facts import Rate
 from gateway.limits import FeedSettings
 from gateway.upstream.outbound import Outbound
 from gateway.upstream.resolver import Resolver

@@ -14,8 +14,9 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from gateway.drill.venues.accounts import CANCELED, Accounts, Order
-from gateway.drill.venues.exchange import Recorded, Reply, Session
+from gateway.drill.venues.exchange import Session
 from gateway.drill.venues.market import Market, Markets
+from gateway.drill.venues.wire import Recorded, Reply
 
 KEYS = {"test-key-1": "test-secret-1", "test-key-2": "test-secret-2"}  # credentials of pretended accounts
 SYMBOLS = {"BTCUSDT": ("BTC", "USDT", 60000.0), "ETHUSDT": ("ETH", "USDT", 3000.0), "LTCBTC": ("LTC", "BTC", 100.0)}

@@ -2,7 +2,7 @@
 
 Always true: a request is handed to the venue exactly as it came, once, and only when it came whole; a strike is
 carried out at the byte that it names; every host speaks for the same venue, so what one executed all know.
-Does not belong here: what a venue answers (binance, okx, ...), orders (accounts), books (market).
+Does not belong here: what a venue answers (binance, okx, ...), orders (accounts), books (market), bytes (wire).
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import struct
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -21,48 +22,18 @@ from websockets.frames import Opcode
 from websockets.server import ServerProtocol
 
 from gateway.clock import wall_seconds
+from gateway.drill.venues.accounts import Accounts
+from gateway.drill.venues.wire import Recorded, Reply, dechunked, encode
 
 KEPT = 200_000  # requests that are remembered
 TICK = 0.05  # seconds between two looks at what streams have to say
 MAX_HEAD = 65_536
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)
-_REASONS = {200: b"OK", 400: b"Bad Request", 418: b"I'm a teapot", 429: b"Too Many Requests"}
 
 _silent = logging.getLogger("seawall.silent.venues")
 _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
 _silent.setLevel(logging.CRITICAL + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """One request exactly as it came.  `headers` with names as written, in order."""
-
-    host: int
-    verb: str
-    target: bytes
-    headers: tuple[tuple[bytes, bytes], ...]
-    body: bytes
-    at: float
-
-    def header(self, name: bytes) -> bytes | None:
-        """The first value of a header; `name` in lower case."""
-        return next((value for key, value in self.headers if key.lower() == name), None)
-
-    @property
-    def path(self) -> str:
-        return self.target.partition(b"?")[0].decode("latin-1")
-
-    @property
-    def query(self) -> bytes:
-        return self.target.partition(b"?")[2]
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    status: int = 200
-    body: bytes = b"{}"
-    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +57,16 @@ class Strike:
 Script = Callable[[int, bytes], Strike | None]
 """Asked when the first bytes of a request have come: host number, these bytes."""
 
+CONTROL = b"/_drill"
+Control = Callable[[Recorded], Reply]
+"""Answers a request under ``/_drill``, which no strike touches and no record keeps."""
+
 
 class Venue(Protocol):
     """One exchange: what it answers, and what its streams say."""
 
     name: str
+    accounts: Accounts
 
     def answer(self, request: Recorded, now: float) -> Reply:
         """`now` is the venue's clock in unix seconds."""
@@ -106,18 +82,29 @@ class Venue(Protocol):
 
 
 class SimulatedExchange:
-    """`hosts` loopback ports in front of one venue.  Use it as an async context manager."""
+    """`hosts` loopback ports, or those of `ports`, in front of one venue.  Use it as an async context manager.
 
-    def __init__(self, venue: Venue, *, hosts: int = 1, clock: Callable[[], float] = wall_seconds) -> None:
+    Entering raises OSError when a port is taken.
+    """
+
+    def __init__(
+        self,
+        venue: Venue,
+        *,
+        hosts: int = 1,
+        ports: Sequence[int] = (),
+        clock: Callable[[], float] = wall_seconds,
+    ) -> None:
         self.venue = venue
         self.clock = clock
         self.script: Script | None = None
+        self.control: Control | None = None
         self.requests: deque[Recorded] = deque(maxlen=KEPT)
         self.struck: Counter[str] = Counter()
         self.sessions: list[Session] = []
-        self.ports = [0] * hosts
-        self.down = [False] * hosts
-        self._listening: list[socket.socket | None] = [None] * hosts
+        self.ports = list(ports) or [0] * hosts
+        self.down = [False] * len(self.ports)
+        self._listening: list[socket.socket | None] = [None] * len(self.ports)
         self._connecting: set[asyncio.Future[Any]] = set()
         self._links: set[_Link] = set()
         self._ticker: asyncio.Task[None] | None = None
@@ -131,8 +118,13 @@ class SimulatedExchange:
         return [f"ws://127.0.0.1:{port}" for port in self.ports]
 
     async def __aenter__(self) -> SimulatedExchange:
-        for host in range(len(self.ports)):
-            await self.up(host)
+        try:
+            for host in range(len(self.ports)):
+                self.open(host)
+        except OSError:
+            for host in range(len(self.ports)):
+                self.kill(host)
+            raise
         self._ticker = asyncio.ensure_future(self._tick())
         return self
 
@@ -148,9 +140,15 @@ class SimulatedExchange:
                 link.transport.abort()
             await asyncio.sleep(0.001)
 
-    async def up(self, host: int) -> None:
-        """Listen, on the port it had before."""
-        listening = socket.create_server(("127.0.0.1", self.ports[host]), backlog=1024, reuse_port=False)
+    def open(self, host: int) -> None:
+        """Listen, on the port it had before; harmless while it does.  Raises OSError when the port is taken."""
+        if self._listening[host] is not None:
+            return
+        try:
+            listening = socket.create_server(("127.0.0.1", self.ports[host]), backlog=1024, reuse_port=False)
+        except OSError as problem:
+            where = f"simulated exchange {self.venue.name} cannot listen on 127.0.0.1:{self.ports[host]}"
+            raise OSError(problem.errno, f"{where}: {os.strerror(problem.errno or 0)}") from None
         listening.setblocking(False)
         self.ports[host] = listening.getsockname()[1]
         self.down[host] = False
@@ -292,10 +290,7 @@ class _Link(asyncio.Protocol):
         while self._pending and not self._busy and not self.gone:
             if not self._asked:
                 self._asked = True
-                script = self.exchange.script
-                self._strike = script(self.host, bytes(self._pending[:512])) if script is not None else None
-                if self._strike is not None:
-                    self.exchange.struck[self._strike.name] += 1
+                self._strike = self._struck(bytes(self._pending[:512]))
             strike = self._strike
             if strike is not None and strike.read is not None and len(self._pending) >= strike.read:
                 self.reset()
@@ -309,11 +304,27 @@ class _Link(asyncio.Protocol):
             if request is None:
                 return
             self._asked = False
+            control = self.exchange.control
+            if control is not None and request.target.startswith(CONTROL):
+                self._write(encode(control(request), request.verb))
+                continue
             self.exchange.requests.append(request)
             if request.header(b"upgrade") is not None:
                 self._upgrade(request)
                 return
             self._answer(request, strike)
+
+    def _struck(self, begins: bytes) -> Strike | None:
+        """What goes wrong with the request that begins so."""
+        exchange = self.exchange
+        if exchange.script is None:
+            return None
+        if exchange.control is not None and begins.partition(b" ")[2].startswith(CONTROL):
+            return None
+        strike = exchange.script(self.host, begins)
+        if strike is not None:
+            exchange.struck[strike.name] += 1
+        return strike
 
     def _request(self, end: int) -> Recorded | None:
         """The request, once its body is there."""
@@ -331,7 +342,7 @@ class _Link(asyncio.Protocol):
                 chunked = value.lower() == b"chunked"
         at = end + 4
         if chunked:
-            found = _dechunked(self._pending, at)
+            found = dechunked(self._pending, at)
             if found is None:
                 return None
             body, done = found
@@ -399,30 +410,3 @@ class _Link(asyncio.Protocol):
         self.exchange.venue.opened(session)
         if following:
             self.data_received(following)
-
-
-def encode(reply: Reply, verb: str = "GET") -> bytes:
-    """A reply as it is written."""
-    lines = [b"HTTP/1.1 %d %b\r\n" % (reply.status, _REASONS.get(reply.status, b"Said"))]
-    if all(name.lower() != b"content-type" for name, _ in reply.headers):
-        lines.append(b"Content-Type: application/json\r\n")
-    lines += [b"%b: %b\r\n" % header for header in reply.headers]
-    lines.append(b"Content-Length: %d\r\n\r\n" % len(reply.body))
-    return b"".join(lines) + (reply.body if verb != "HEAD" else b"")
-
-
-def _dechunked(data: bytearray, at: int) -> tuple[bytes, int] | None:
-    """A chunked body and where it ends; None: not all of it is there."""
-    body = b""
-    while True:
-        end = data.find(b"\r\n", at)
-        if end < 0:
-            return None
-        size = int(bytes(data[at:end]).partition(b";")[0], 16)
-        start = end + 2
-        if len(data) < start + size + 2:
-            return None
-        body += bytes(data[start : start + size])
-        at = start + size + 2
-        if size == 0:
-            return body, at

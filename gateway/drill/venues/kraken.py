@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from gateway.drill.venues.accounts import CANCELED, Accounts, Order
-from gateway.drill.venues.exchange import Recorded, Reply, Session
+from gateway.drill.venues.exchange import Session
 from gateway.drill.venues.market import Market, Markets
+from gateway.drill.venues.wire import Recorded, Reply
 
 KEYS = {f"test-key-{n}": base64.b64encode(b"a secret of a pretended account").decode() for n in (1, 2, 3)}
 SYMBOLS = {

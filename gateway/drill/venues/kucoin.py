@@ -10,8 +10,9 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from gateway.drill.venues.accounts import CANCELED, Accounts, Order
-from gateway.drill.venues.exchange import Recorded, Reply, Session
+from gateway.drill.venues.exchange import Session
 from gateway.drill.venues.market import Market, Markets
+from gateway.drill.venues.wire import Recorded, Reply
 
 KEYS = {"test-key-1": ("test-secret-1", "test-passphrase")}  # credentials of a pretended account
 SYMBOLS = {"BTC-USDT": 60000.0, "ETH-USDT": 3000.0}

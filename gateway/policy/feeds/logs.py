@@ -2,7 +2,8 @@
 
 Always true: a log is told only when every earlier block is settled, so logs come in chain order; each
 (block, index) is told once; the logs of an abandoned block are told again as removed, newest first;
-logs of blocks before the first one added are never told; what cannot be told is a LogGap.
+logs of blocks before the first one added are never told, apart from those of blocks that replace them;
+what cannot be told is a LogGap.
 
 How a block is settled.  A bloom filter without a match settles it at once.  Otherwise it is *open* and
 holds back what is later.  A log that a source pushes of a later block settles every earlier one that this
@@ -166,8 +167,8 @@ class LogFeed:
             for pusher in self._pushers.values():
                 pusher.margin = max(pusher.margin, header.number + self._settings.sure_blocks)
         self._blooms_seen = self._blooms_seen or any(header.bloom)
-        known = bool(header.bloom) and self._blooms_seen and not self._blooms_lie
-        denied = header.number < self._start or (known and not self._may_match(header.bloom))
+        known = self._knows(header)
+        denied = header.number < self._start or self._denies(header)
         block = Block(header, header.number > self._highest, known, denied, now)
         self._highest = max(self._highest, header.number)
         self._open.append(block)
@@ -187,8 +188,12 @@ class LogFeed:
         """The feed of heads abandoned its newest block."""
         block = self._blocks.pop(header.hash, None)
         if block is None:
-            if self._start is None or header.number < self._start:
+            if self._start is None:
                 return []
+            if header.number < self._start:
+                self._start = header.number  # who has its logs from elsewhere is told those that replace them
+                if self._denies(header):
+                    return []
             return [LogGap(header.number, header.number, "reorganisation_too_deep")]
         (self._open if self._open else self._settled).pop()
         self._owing.pop(header.hash, None)
@@ -235,6 +240,14 @@ class LogFeed:
         return [*self._go_on(now), *self._missed(now)]
 
     # --- what is learned of a block ---------------------------------------------------------------
+
+    def _knows(self, header: Header) -> bool:
+        """Does its bloom filter say something?"""
+        return bool(header.bloom) and self._blooms_seen and not self._blooms_lie
+
+    def _denies(self, header: Header) -> bool:
+        """Does its bloom filter say that there is no log?"""
+        return self._knows(header) and not self._may_match(header.bloom)
 
     def _is_past(self, number: int) -> bool:
         return number < (self._start or 0) or number <= self._highest - HELD_BELOW

@@ -2,8 +2,8 @@
 
 Always true: an event that one source told is not told again because another one says it too; the newest
 word of a state never gives way to an older one; when the last source is lost, the next one is followed by
-a refresh where one call shows the state, and otherwise by a notice that events may be lost; what is
-remembered is bounded.
+a refresh where one call shows the state, and otherwise by a notice that events may be lost; when there is
+no next one for long, that is said, too; what is remembered is bounded.
 Does not belong here: blocks (heads), logs (logs), what an event says (dialect).
 """
 
@@ -13,13 +13,15 @@ from typing import Literal
 
 from gateway.events import FeedKind
 
+LONGEST_SILENCE = 30.0  # seconds without a source after which callers are told that there is none
+STILL_FOR = 5.0  # seconds and as many blocks, at least, without a word from a source that speaks at every block
 REFRESH = 0  # the number under which the answer of a refresh is an event
 
 
 class PlainFeed:
     """See the module.  At most `memory` events are remembered, by their identity."""
 
-    __slots__ = ("_kind", "_memory", "_place", "_said", "_sources", "_told", "_torn")
+    __slots__ = ("_head", "_heard_at", "_kind", "_memory", "_place", "_said", "_sources", "_told", "_torn", "_torn_at")
 
     def __init__(self, kind: FeedKind, memory: int = 4096) -> None:
         self._kind = kind
@@ -29,6 +31,9 @@ class PlainFeed:
         self._place = -1
         self._told = False
         self._torn = False  # the last source was lost, and nothing was done about it yet
+        self._torn_at: float | None = None  # when, until callers were told that there is none
+        self._heard_at = 0.0  # when a source joined or spoke, and where the chain was
+        self._head = -1
 
     def joined(self, source: int, now: float) -> None:
         """A source's subscription was acknowledged."""
@@ -39,6 +44,25 @@ class PlainFeed:
         if source in self._sources:
             self._sources.discard(source)
             self._torn = self._torn or not self._sources
+            self._torn_at = now if not self._sources else None
+
+    def abandoned(self, now: float) -> bool:
+        """Has there been no source for so long that callers must know?  True once for each time."""
+        if self._sources or self._torn_at is None or now - self._torn_at < LONGEST_SILENCE:
+            return False
+        self._torn_at = None
+        return not (self._kind is FeedKind.ONCE and self._told)
+
+    def heard(self, head: int, now: float) -> None:
+        """A source joined or spoke.  `head` is the newest block that is known of, -1 for none."""
+        self._head, self._heard_at = head, now
+
+    def stands_still(self, head: int, block_time: float, now: float) -> bool:
+        """Is the source of what comes with every block silent although the chain goes on?"""
+        patience = max(STILL_FOR, STILL_FOR * block_time)
+        if self._head < 0:
+            self._head = head
+        return now - self._heard_at > patience and head - self._head >= STILL_FOR
 
     def switched(self, now: float) -> Literal["refresh", "notice"] | None:
         """A source took over: ask for the state anew, tell callers that events may be lost, or nothing."""
