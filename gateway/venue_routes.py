@@ -68,11 +68,11 @@ def build_venue(
         own,
         [HostFacts() for _ in pool.endpoints],
         streams,
-        build_shared(venue, streams) if own.share else None,
+        build_shared(venue, streams) if own.share else (),
         aliases=tuple(route.aliases),
         hosts=tuple(route.hosts),
         last_call_at=monotonic(),
-        fingerprint=repr((venue, weights, own, [(s.id, s.url.reveal()) for s in route.streams])),
+        fingerprint=repr((venue, weights, own, [(s, s.url.reveal()) for s in route.streams])),
         budget=repr((venue.name, venue.limits, weights, own.waiting, own.waiting_per_caller, _ways(venue, route))),
     )
     allow = [*settings.methods.allow, *route.methods.allow]
@@ -110,17 +110,19 @@ def build_streams(
         assert target is not None
         same = [host.host for host in listed if known is None and not stream.paths]
         domains = tuple((label, getattr(stream, label)) for label in DOMAIN_LABELS if getattr(stream, label))
-        hosts.append(StreamHost(stream.id, target, paths, private, (name, *same), domains))
+        speaks = known.speaks if known is not None else ""
+        hosts.append(StreamHost(stream.id, target, paths, private, (name, *same), speaks, domains))
     feeds = route.feeds or settings.defaults.feeds
-    return VenueStreams(hosts, resolver, connects, monotonic, chance, feeds)
+    rate, most = (venue.streams.connects, venue.streams.most_open) if venue.streams is not None else (None, None)
+    return VenueStreams(hosts, resolver, connects, monotonic, chance, feeds, rate, most)
 
 
-def build_shared(venue: Venue, streams: VenueStreams | None) -> SharedStreams | None:
-    """What of its streams callers can share; None: nothing."""
+def build_shared(venue: Venue, streams: VenueStreams | None) -> tuple[SharedStreams, ...]:
+    """What of its streams callers can share."""
     facts = venue.streams
-    if streams is None or facts is None or facts.sharing is None:
-        return None
-    return SharedStreams(streams, facts, Messages(facts.sharing), monotonic)
+    if streams is None or facts is None:
+        return ()
+    return tuple(SharedStreams(streams, facts, Messages(sharing), monotonic) for sharing in facts.sharing)
 
 
 def _private(venue: Venue) -> tuple[str, ...]:

@@ -18,13 +18,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from gateway.dialect.venue_facts import Host, NotNegative, Positive, Streams, Target, Text, contradictions_of_streams
 from gateway.model import Family, RequestClass
 
-Positive = Annotated[float, Meta(gt=0)]
-NotNegative = Annotated[float, Meta(ge=0)]
-Text = Annotated[str, Meta(min_length=1, max_length=400)]
-Host = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:\d{1,5})?$")]
-Target = Annotated[str, Meta(pattern=r"^/[!-~]*$", max_length=400)]
 _CALL = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9_.~{}/-]*)(#[A-Za-z0-9_*]+)?\Z")
 
 
@@ -216,7 +212,7 @@ class Pulse(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Status(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the venue says that it is at work on itself."""
+    """Where the venue says that it is at work on itself: what stands there is not `well`, and is something."""
 
     target: Target
     at: Text
@@ -232,75 +228,6 @@ class Health(Struct, frozen=True, forbid_unknown_fields=True):
     clock: Clock | None = None
     pulse: Pulse | None = None
     status: Status | None = None
-
-
-class StreamHost(Struct, frozen=True, forbid_unknown_fields=True):
-    """A host of WebSockets.  `paths` are the prefixes it serves, `private` those of them that are pinned."""
-
-    host: Host
-    paths: tuple[str, ...] = ("/",)
-    private: tuple[str, ...] = ()
-    cloud: str = ""
-    region: str = ""
-    edge: str = ""
-
-
-class Numbers(Struct, frozen=True, forbid_unknown_fields=True):
-    """How messages of a topic are numbered.  `topics` are pieces of its name; places like those of errors."""
-
-    topics: tuple[str, ...]
-    rule: str
-    first: str = ""
-    last: str = ""
-    previous: str = ""
-    snapshot: str = ""  # place=value that marks a message as the state's new beginning
-
-
-class Sharing(Struct, frozen=True, forbid_unknown_fields=True):
-    """How public subscriptions are asked for and told, so that callers can share them.
-
-    `connect` is the path of shared connections, `paths` those on which callers' subscriptions are shared.
-    A request has its operation at `op` (`subscribe`, `unsubscribe`), its topics at `topics` (texts or
-    objects), its number at `id`.  A message names its topic at `topic`; `unwrap` is the member that
-    callers on `bare` paths get alone.  `ack` and `ack_each` are what a caller is answered, with $id, $op and
-    $topic.  `private` are pieces of topics that are never shared.
-    """
-
-    connect: Target
-    paths: tuple[str, ...]
-    op: Text
-    subscribe: Text
-    unsubscribe: Text
-    topics: Text
-    topic: Text
-    id: str = ""
-    unwrap: str = ""
-    bare: tuple[str, ...] = ()
-    in_path: str = ""  # streams named by the URL: the marker before them ("/ws/", "streams=")
-    ack: str = ""
-    ack_each: str = ""
-    private: tuple[str, ...] = ()
-    numbers: tuple[Numbers, ...] = ()
-    per_connection: Annotated[int, Meta(ge=1)] = 200
-
-
-class Streams(Struct, frozen=True, forbid_unknown_fields=True):
-    """WebSockets.  `life` is how long the venue lets one live, `silent_for` how long it may say nothing (s).
-
-    `say` is sent every `every` seconds where the venue wants to hear from its clients, `answer` is what comes back.
-    `announces` are pieces of messages that tell of a coming close.
-    """
-
-    hosts: tuple[StreamHost, ...]
-    life: Positive = 86400.0
-    silent_for: Positive = 60.0
-    say: str = ""
-    every: NotNegative = 0.0
-    answer: str = ""
-    announces: tuple[str, ...] = ()
-    token: str = ""  # the call whose answer names the host to connect to
-    token_at: str = ""
-    sharing: Sharing | None = None
 
 
 class Venue(Struct, frozen=True, forbid_unknown_fields=True):
@@ -388,4 +315,5 @@ def _contradictions(venue: Venue) -> list[tuple[str, str]]:
             found.append((f"$.errors.rules[{i}].each", "expected path or account"))
         if not (rule.status or rule.codes or rule.text):
             found.append((f"$.errors.rules[{i}]", "has no condition, so that it would hide all rules behind it"))
+    found += contradictions_of_streams(venue.streams) if venue.streams is not None else []
     return found

@@ -15,8 +15,9 @@ from typing import Any
 from gateway.dialect.venue_messages import Wanted
 from gateway.edge.frames import frame_of
 from gateway.edge.socket import POLICY, RESTART, TRY_LATER, CallerSocket
+from gateway.upstream.topic import Message
 from gateway.upstream.venue_streams import PassThrough, VenueStreams
-from gateway.upstream.venue_topics import Message, SharedStreams
+from gateway.upstream.venue_topics import SharedStreams
 
 LOST = "messages of this subscription were lost: connect again and take a new snapshot"
 
@@ -44,9 +45,12 @@ class SharedSession:
         self._start = start
         self._gone = gone
         self._too_slow = too_slow
+        sharing = shared.messages.sharing
         path = target.partition("?")[0]
-        self._bare = any(path == prefix or path.startswith(prefix + "/") for prefix in shared.messages.sharing.bare)
-        self._topics: set[str] = set()
+        self._bare = any(path == prefix or path.startswith(prefix + "/") for prefix in sharing.bare)
+        self._base = next((prefix for prefix in sharing.paths if path == prefix or path.startswith(prefix + "/")), path)
+        self._topics: dict[str, str] = {}  # and the number of the request by which each was asked for
+        self._own_topics: set[str] = set()  # asked for on the stream of its own
         self._own: PassThrough | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -54,29 +58,33 @@ class SharedSession:
 
     def opened(self, socket: CallerSocket) -> None:
         self.socket = socket
-        self._join(self._shared.messages.in_path(self._target))
+        self._shared.start()
+        self._join(self._shared.messages.in_path(self._target) or (), "")
 
     def message(self, text: bytes) -> None:
         socket = self.socket
         if socket is None:
             return
-        facts, messages = self._shared.facts, self._shared.messages
-        wanted = messages.wanted(text) if self._own is None or self._topics else None
-        if wanted is not None:
+        messages = self._shared.messages
+        wanted = messages.wanted(text)
+        if wanted is not None and not self._is_own(wanted):
             self._asked(wanted, socket)
-        elif facts.say and facts.answer and text == facts.say.encode():
-            socket.send(facts.answer.encode())
-        else:
-            self._pass_on(text.decode("utf-8", "replace") if socket.text else text, socket)
+            return
+        answer = self._answer(text) if self._own is None else None
+        if answer is not None:
+            socket.send(answer)
+            return
+        if wanted is not None:
+            self._leave(wanted.topics)
+            self._note_own(wanted)
+        self._pass_on(text.decode("utf-8", "replace") if socket.text else text, socket)
 
     def dropped(self) -> None:
         self._too_slow()
 
     def closed(self) -> None:
         self.socket = None
-        for key in self._topics:
-            self._shared.leave(key, self)
-        self._topics.clear()
+        self._leave(tuple(self._topics))
         if self._task is not None:
             self._task.cancel()
         self._gone(self)
@@ -100,24 +108,58 @@ class SharedSession:
         if self.socket is not None:
             self.socket.close(RESTART, LOST)
 
+    def refused(self, topic: str, data: bytes) -> None:
+        raw_id = self._topics.pop(topic, "")
+        if self.socket is not None:
+            self.socket.send(self._shared.messages.refusal_for(data, raw_id))
+
     def _variant(self, message: Message) -> bytes:
         messages = self._shared.messages
-        return messages.bare(message.data) if self._bare and messages.sharing.unwrap else message.data
+        return messages.bare(message.data) if self._bare else message.data
 
     # --- what a caller says -----------------------------------------------------------------------
 
+    def _is_own(self, wanted: Wanted) -> bool:
+        """It is about what is not shared, or what the caller has on the stream of its own, where it stays.
+
+        A caller that spoke to the exchange before it had any subscription shared is left to it altogether: it may
+        have logged in, or chosen another form of messages.
+        """
+        if not wanted.shared:
+            return True
+        if self._own is None:
+            return False
+        return not self._topics or not self._own_topics.isdisjoint(wanted.topics)
+
+    def _note_own(self, wanted: Wanted) -> None:
+        """What could be shared and is on the caller's own stream must not come twice."""
+        for key in wanted.topics:
+            if not wanted.on:
+                self._own_topics.discard(key)
+            elif len(self._own_topics) < self._most_topics and self._shared.messages.could_share(key):
+                self._own_topics.add(key)
+
     def _asked(self, wanted: Wanted, socket: CallerSocket) -> None:
-        for answer in self._shared.messages.answers(wanted):
+        for answer in self._shared.messages.acknowledged(wanted):
             socket.send(answer)
         if wanted.on:
-            self._join(wanted.topics)
-            return
-        for key in wanted.topics:
-            if key in self._topics:
-                self._topics.discard(key)
+            self._join(wanted.topics, wanted.id)
+        else:
+            self._leave(wanted.topics)
+
+    def _answer(self, text: bytes) -> bytes | None:
+        """What a caller without a stream of its own is answered in the exchange's place."""
+        facts = self._shared.facts
+        if facts.answer and text == facts.say.encode():
+            return facts.answer.encode()
+        return self._shared.messages.answered(text, self._topics)
+
+    def _leave(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            if self._topics.pop(key, None) is not None:
                 self._shared.leave(key, self)
 
-    def _join(self, keys: Sequence[str]) -> None:
+    def _join(self, keys: Sequence[str], raw_id: str) -> None:
         for key in keys:
             if key in self._topics:
                 continue
@@ -129,7 +171,7 @@ class SharedSession:
                 if self.socket is not None:
                     self.socket.close(TRY_LATER, "too many subscriptions are shared already")
                 return
-            self._topics.add(key)
+            self._topics[key] = raw_id
 
     def _pass_on(self, message: str | bytes, socket: CallerSocket) -> None:
         """What we do not understand is between the caller and the exchange."""
@@ -139,6 +181,6 @@ class SharedSession:
         socket.under_way += self._own.put(message)
 
     async def _carry(self, own: PassThrough, socket: CallerSocket) -> None:
-        code, reason = await own.run(self._target.partition("?")[0], self._headers, "", socket.relay, socket.relayed)
+        code, reason = await own.run(self._base, self._headers, "", socket.relay, socket.relayed)
         socket.under_way = 0
         socket.close(code, reason)

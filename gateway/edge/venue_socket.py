@@ -72,7 +72,8 @@ class VenueSockets:
         caller = admit(table, located, wish)
         route = located.venue.route
         caller.require(route.name, 1, self.clock())
-        path = located.target.partition(b"?")[0].decode("latin-1")
+        target = located.target.decode("latin-1")
+        path = target.partition("?")[0]
         located.venue.methods.require_stream(path, plain_path(located.target).decode("latin-1"))
         if route.streams is None or not route.streams.candidates(path):
             raise UnknownRoute("this exchange has no streams at that path")
@@ -82,16 +83,16 @@ class VenueSockets:
             raise BadHttp("the URL of a WebSocket has no fragment (RFC 6455 section 3)")
         headers = passed_on(scope, wish.connection)
         admission = Admission(key_of(located, wish), route.name, route.streams)
-        shared = route.shared
+        shared = route.shares(target, authority_of(located))
         session: VenueSession | SharedSession
-        if shared is None or not any(_at(path, prefix) for prefix in shared.messages.sharing.paths):
+        if shared is None:
             session = VenueSession(self, located, headers)
             self.sessions[session] = admission
             return session
         session = SharedSession(
             shared,
             route.streams,
-            located.target.decode("latin-1"),
+            target,
             headers,
             max(self.limits.subscriptions, TOPICS_OF_A_SOCKET),
             self.start,
@@ -169,11 +170,9 @@ class VenueSession:
 
     async def _pass(self, through: PassThrough, socket: CallerSocket) -> None:
         located = self._located
-        name = located.authority.rpartition(b"//")[2].decode("latin-1").lower()
+        target, name = located.target.decode("latin-1"), authority_of(located)
         try:
-            code, reason = await through.run(
-                located.target.decode("latin-1"), self._headers, name, socket.relay, socket.relayed
-            )
+            code, reason = await through.run(target, self._headers, name, socket.relay, socket.relayed)
         except asyncio.CancelledError:
             socket.close(GOING_AWAY, "the gateway is stopping")
             raise
@@ -198,5 +197,6 @@ def passed_on(scope: dict[str, Any], gone: frozenset[bytes]) -> list[tuple[str, 
     ]
 
 
-def _at(path: str, prefix: str) -> bool:
-    return path == prefix or path.startswith(prefix + "/")
+def authority_of(located: Located) -> str:
+    """The host that a caller behind ``/via/`` names; empty: none."""
+    return located.authority.rpartition(b"//")[2].decode("latin-1").lower()

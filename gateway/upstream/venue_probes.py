@@ -2,7 +2,8 @@
 
 Always true: a probe is paid for from the venue's limits like any request, and none is sent while the venue asked
 for peace; at most one is under way for each host; a broken host is asked again until it answers; a host
-whose public data stand still while another's move gets no market reads, and is named.
+whose public data stand still while another's, or those of other exchanges, move gets market reads only as a last
+resort, and is named.
 Data that stand still answer 200 in good time: what plain health checks never see, and what bots trade on.
 Does not belong here: what follows from a verdict (fleet), and the venue's places and numbers (its file).
 """
@@ -32,6 +33,7 @@ MOST_TAKEN = 0.25  # share of a limit that asking a broken host takes: its calle
 PROBE_TIMEOUT = 3.0
 IDLE_AFTER = 600.0  # seconds without a call after which a venue is asked less often
 IDLE_FACTOR = 6.0
+VENUES_MOVE = 2  # other exchanges that move while one stands still as a whole
 HEAD = b"Accept: application/json\r\nUser-Agent: seawall\r\n"
 
 
@@ -195,17 +197,28 @@ class VenueProber:
         """Compare with what it told before, and with what others tell."""
         now = self._clock()
         facts = route.facts[position]
-        still = facts.still
-        if facts.pulse is None or value > facts.pulse:
+        still, whose = False, ""
+        if facts.pulse is None or value != facts.pulse:  # less, too: exchanges begin their numbers anew
             facts.pulse, facts.moved_at = value, now
-            still = False
         elif now - facts.moved_at > pulse.still_after:
             others = [other for other in route.facts if other is not facts and other.pulse is not None]
-            still = any(other.moved_at > facts.moved_at and (other.pulse or 0.0) > value for other in others)
+            if any(other.moved_at > facts.moved_at and (other.pulse or 0.0) > value for other in others):
+                still, whose = True, "those of others"
+            else:
+                moving = self._moving_since(facts.moved_at, route)
+                still, whose = len(moving) >= VENUES_MOVE, f"those of {', '.join(sorted(moving)[:4])}"
         if still != facts.still:
             facts.still = still
-            words = f"its public data have not moved for {now - facts.moved_at:.0f} s, those of others have"
+            words = f"its public data have not moved for {now - facts.moved_at:.0f} s, {whose} have"
             route.pool.note_still(position, still, words if still else "they move again")
+
+    def _moving_since(self, instant: float, but: VenueRoute) -> set[str]:
+        """The other exchanges whose public data have moved since an instant."""
+        return {
+            route.title
+            for route in self._routes()
+            if route.venue.name != but.venue.name and any(facts.moved_at > instant for facts in route.facts)
+        }
 
     async def _status(self, route: VenueRoute) -> None:
         """What the venue says of itself."""

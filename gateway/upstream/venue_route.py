@@ -59,7 +59,7 @@ class VenueRoute:
     settings: VenueSettings
     facts: list[HostFacts]
     streams: VenueStreams | None = None
-    shared: SharedStreams | None = None
+    shared: tuple[SharedStreams, ...] = ()
     aliases: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     maintenance: str = ""
@@ -74,10 +74,21 @@ class VenueRoute:
         """End what it does by itself."""
         if not self.gate_stays:
             self.gate.close()
-        if self.shared is not None:
-            await self.shared.close()
+        for shared in self.shared:
+            await shared.close()
         if self.streams is not None:
             await self.streams.close()
+
+    def shares(self, target: str, name: str) -> SharedStreams | None:
+        """The shared streams that a WebSocket to `target` takes part in; None: it is the caller's own.
+
+        `name` is the host that the caller means, if it names one.
+        """
+        if self.streams is None or any(
+            host.keeps(target.partition("?")[0]) for host in self.streams.meant(target, name)
+        ):
+            return None
+        return next((shared for shared in self.shared if shared.messages.in_path(target) is not None), None)
 
     @property
     def skew(self) -> float:

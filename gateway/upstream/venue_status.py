@@ -25,7 +25,7 @@ def venue_status(route: VenueRoute, now: float) -> dict[str, Any]:
         "throttled": gate.throttled,
         **gate.limits.snapshot(now),
         "streams": route.streams.snapshot() if route.streams is not None else None,
-        "subscriptions": route.shared.snapshot() if route.shared is not None else None,
+        "subscriptions": _added([shared.snapshot() for shared in route.shared]),
         "shared": {"answers": len(shelf), "bytes": shelf.size, "hits": shelf.hits, "joined": shelf.joined},
         "hosts": {
             name: {
@@ -35,6 +35,11 @@ def venue_status(route: VenueRoute, now: float) -> dict[str, Any]:
             for name, fact in facts.items()
         },
     }
+
+
+def _added(rows: list[dict[str, int]]) -> dict[str, int] | None:
+    """The sums of several shared streams; None: nothing is shared."""
+    return {name: sum(row[name] for row in rows) for name in rows[0]} if rows else None
 
 
 def venue_explanation(route: VenueRoute, asked: str, now: float) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from random import Random
 
 from gateway.clock import Clock
+from gateway.dialect.venue_facts import Rate
 from gateway.limits import FeedSettings
+from gateway.policy.budget import TokenBucket
 from gateway.policy.holds import GrowingHold
 from gateway.upstream.resolver import Resolver
 from gateway.upstream.socket_client import Connection, ConnectionClosed
@@ -24,6 +26,7 @@ from gateway.upstream.sockets import ConnectBudget, SocketTarget, dial_target, w
 FIRST_HOLD, LONGEST_HOLD = 1.0, 60.0  # seconds in which a host that failed is left alone
 RESTART, GOING_AWAY, TRY_LATER = 1012, 1001, 1013
 NOT_PASSED_ON = frozenset({1005, 1006, 1015})  # codes that no side may send
+KEPT_FOR_LINES = 0.2  # share of the turns to connect that callers' own streams leave to lines that many share
 PIECE = 65_536  # bytes of a caller's message that count like one message more, while it waits
 REFUSED_TO_A_CALLER = frozenset(f"http_{status}" for status in (400, 401, 404, 405, 414, 431))
 """What a host says to a caller's own handshake about that caller, and to any other as well."""
@@ -38,11 +41,17 @@ class StreamHost:
     paths: tuple[str, ...] = ()
     private: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    speaks: str = ""
     domains: tuple[tuple[str, str], ...] = ()
     hold: GrowingHold = field(default_factory=lambda: GrowingHold(FIRST_HOLD, LONGEST_HOLD))
     open: int = 0
     failed_at: float = 0.0
     last_failure: str = ""
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Hosts of one kind stand in for each other."""
+        return (self.paths or ("/",), self.private, self.speaks)
 
     def serves(self, path: str) -> bool:
         """It has something at that path."""
@@ -61,8 +70,16 @@ class NoStream(Exception):
         self.why = why
 
 
+def bucket_for(rate: Rate, now: float) -> TokenBucket:
+    """Turns of which no window has more than `rate` allows: half saved up, half coming in."""
+    return TokenBucket(0.5 * rate.amount / rate.window, max(1.0, 0.5 * rate.amount), now)
+
+
 class VenueStreams:
-    """The stream hosts of one venue."""
+    """The stream hosts of one venue.
+
+    `connect_rate` is how often the venue lets one address connect, `most_open` how many it may have open.
+    """
 
     def __init__(
         self,
@@ -72,6 +89,8 @@ class VenueStreams:
         clock: Clock,
         chance: Random,
         settings: FeedSettings,
+        connect_rate: Rate | None = None,
+        most_open: int | None = None,
     ) -> None:
         self.hosts = list(hosts)
         self.settings = settings
@@ -84,21 +103,32 @@ class VenueStreams:
         self._budget_of_callers = ConnectBudget(clock)  # who opens and closes streams makes no feed wait
         self._clock = clock
         self._chance = chance
+        self._turns = bucket_for(connect_rate, clock()) if connect_rate is not None else None
+        self._most_open = most_open
+        self._connecting = 0
         self._closing: set[asyncio.Future[None]] = set()
 
     def candidates(self, path: str, name: str = "", apart: StreamHost | None = None) -> list[StreamHost]:
-        """Who may serve a path, the best first: named, not held, elsewhere than `apart`, least used, longest well."""
+        """Who may serve a path, the best first: not held, elsewhere than `apart`, least used, longest well."""
         now = self._clock()
-        fit = [host for host in self.hosts if host.serves(path)]
-        if name and any(name in host.names for host in fit):
-            means = next(host for host in fit if name in host.names)
-            fit = [host for host in fit if host.private == means.private and host.paths == means.paths]
 
         def cost(host: StreamHost) -> tuple[bool, bool, int, float]:
             same = apart is not None and (host is apart or any(pair in apart.domains for pair in host.domains))
             return now < host.hold.until, same, host.open, host.failed_at
 
-        return sorted(fit, key=cost)
+        return sorted(self.meant(path, name), key=cost)
+
+    def meant(self, target: str, name: str = "") -> list[StreamHost]:
+        """The hosts that stand in for each other at a path (or target).
+
+        Where hosts of several kinds have it, the one that is named decides which kind is meant, or the first.
+        """
+        path = target.partition("?")[0]
+        fit = [host for host in self.hosts if host.serves(path)]
+        if not fit:
+            return []
+        kind = next((host for host in fit if name in host.names), fit[0]).kind
+        return [host for host in fit if host.kind == kind]
 
     async def connect(
         self,
@@ -113,16 +143,28 @@ class VenueStreams:
 
         `for_caller`: target and headers are a caller's, and so is the blame when a host does not like them.
         """
-        path = target.partition("?")[0]
+        if self._most_open is not None and self.open + self._connecting >= self._most_open:
+            raise NoStream("too_many_open")
+        self._connecting += 1
+        try:
+            return await self._connect(
+                target, headers, self.candidates(target.partition("?")[0], name, apart), for_caller
+            )
+        finally:
+            self._connecting -= 1
+
+    async def _connect(
+        self, target: str, headers: Sequence[tuple[str, str]], candidates: list[StreamHost], for_caller: bool
+    ) -> tuple[StreamHost, Connection]:
         why = "no_host"
         until = self._clock() + self.settings.open_within
-        for host in self.candidates(path, name, apart):
+        for number, host in enumerate(candidates):
             left = until - self._clock()
-            if left <= 0:
-                break
-            await (self._budget_of_callers if for_caller else self._budget).take()
+            if not await self._turn(left, for_caller):
+                raise NoStream("connects_too_often")
             try:
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(left / (len(candidates) - number)):  # who hangs leaves time for the others
+                    await (self._budget_of_callers if for_caller else self._budget).take()
                     connection = await dial_target(host.target.below(target, headers), self._resolver, self.settings)
             except Exception as error:
                 why = word_for(error)
@@ -135,6 +177,23 @@ class VenueStreams:
             host.hold.worked(self._clock())
             return host, connection
         raise NoStream(why)
+
+    async def _turn(self, within: float, for_caller: bool) -> bool:
+        """Wait for a turn to connect; False: there is none in time.  Callers leave some to the shared lines."""
+        turns, until = self._turns, self._clock() + within
+        if turns is None:
+            return within > 0
+        needed = min(turns.burst, 1.0 + (KEPT_FOR_LINES * turns.burst if for_caller else 0.0))
+        while (wait := turns.available_after(needed, self._clock())) > 0:
+            if self._clock() + wait > until:
+                return False
+            await asyncio.sleep(wait)
+        return turns.take(1.0, self._clock())
+
+    @property
+    def open(self) -> int:
+        """Streams that are open, shared ones and callers' own."""
+        return sum(host.open for host in self.hosts)
 
     def parted(self, host: StreamHost, why: str) -> None:
         """A stream of that host is over; `why` empty: as it was meant to."""
@@ -161,7 +220,7 @@ class VenueStreams:
         """For the status page."""
         now = self._clock()
         return {
-            "open": sum(host.open for host in self.hosts),
+            "open": self.open,
             "connects": self.connects,
             "failures": self.failures,
             "lost": self.lost,

@@ -1,4 +1,4 @@
-"""Messages of exchanges' streams: whatever callers or exchanges say, nothing raises and nothing grows."""
+"""Messages of exchanges' streams: what is shared, what callers are answered, and what is heard."""
 
 from __future__ import annotations
 
@@ -10,14 +10,140 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.dialect.venue import venue_named, venue_names
-from gateway.dialect.venue_messages import MAX_TOPIC, Messages
+from gateway.dialect.venue_messages import MAX_KEY, Heard, Messages, Wanted
 
-SHARED: dict[str, Messages] = {}
-for _name in venue_names():
-    _venue = venue_named(_name)
-    if _venue is not None and _venue.streams is not None and _venue.streams.sharing is not None:
-        SHARED[_name] = Messages(_venue.streams.sharing)
+OKX_BOOKS = '{"channel":"books","instId":"BTC-USDT"}'
 
+
+def messages(name: str, which: int = 0) -> Messages:
+    venue = venue_named(name)
+    assert venue is not None
+    assert venue.streams is not None
+    return Messages(venue.streams.sharing[which])
+
+
+ASKED = {
+    "binance": (b'{"method":"SUBSCRIBE","params":["btcusdt@depth"],"id":"x"}', [b'{"result":null,"id":"x"}']),
+    "binance_usdm": (b'{"method":"SUBSCRIBE","params":["btcusdt@depth"]}', [b'{"result":null,"id":null}']),
+    "okx": (
+        b'{"id":"7","op":"subscribe","args":[{"instId":"BTC-USDT","channel":"books"}]}',
+        [f'{{"id":"7","event":"subscribe","arg":{OKX_BOOKS},"connId":"seawall"}}'.encode()],
+    ),
+    "bybit": (
+        b'{"op":"subscribe","args":["orderbook.50.BTCUSDT"],"req_id":"q"}',
+        [b'{"success":true,"ret_msg":"subscribe","conn_id":"seawall","req_id":"q","op":"subscribe"}'],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_caller_is_answered_in_the_exchanges_shape_with_its_own_number(name: str) -> None:
+    text, answers = ASKED[name]
+    wanted = messages(name).wanted(text)
+    assert wanted is not None
+    assert wanted.shared
+    assert messages(name).acknowledged(wanted) == answers
+
+
+def test_a_number_that_a_caller_did_not_give_is_not_made_up() -> None:
+    wanted = messages("okx").wanted(f'{{"op":"subscribe","args":[{OKX_BOOKS}]}}'.encode())
+    assert wanted is not None
+    assert b'"id"' not in messages("okx").acknowledged(wanted)[0]
+    assert json.loads(messages("bybit").answered(b'{"op":"ping"}', ()) or b"")["req_id"] == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "topic"),
+    [
+        ("binance", '"btcusdt@newStream"'),
+        ("binance", '"' + "x" * 300 + '@depth"'),
+        ("binance", '{"channel":"books"}'),
+        ("binance", '"{\\"x\\":1}@depth"'),
+        ("okx", '{"channel":"instruments","instType":"SPOT"}'),  # begins with everything and goes on with changes
+        ("okx", '{"channel":"books","instId":"BTC-USDT","more":"x"}'),  # would not come back as it was asked for
+        ("okx", '"books"'),
+        ("bybit", '"tickers.BTCUSDT"'),  # of contracts: snapshot and changes without numbers
+    ],
+)
+def test_what_the_file_does_not_describe_is_not_shared(name: str, topic: str) -> None:
+    sharing = messages(name, 1 if name == "bybit" else 0)
+    op = "SUBSCRIBE" if name == "binance" else "subscribe"
+    place = sharing.sharing.topics
+    wanted = sharing.wanted(f'{{"{sharing.sharing.op}":"{op}","{place}":[{topic}]}}'.encode())
+    assert wanted is None or not wanted.shared
+
+
+def test_acknowledgements_are_no_data() -> None:
+    ack = f'{{"id":"3","event":"subscribe","arg":{OKX_BOOKS},"connId":"a4d3ae55"}}'.encode()
+    assert messages("okx").heard(ack) == Heard(OKX_BOOKS, answers=3)
+    assert messages("binance").heard(b'{"result":null,"id":4}') == Heard(answers=4)
+    bybit = b'{"success":true,"ret_msg":"subscribe","conn_id":"a","req_id":"5","op":"subscribe"}'
+    assert messages("bybit").heard(bybit) == Heard(answers=5)
+
+
+def test_refusals_are_told_from_answers() -> None:
+    okx = b'{"id":"3","event":"error","code":"60018","msg":"Wrong URL or channel","connId":"a4d3ae55"}'
+    bybit = b'{"success":false,"ret_msg":"error:handler not found,topic:x","req_id":"5","op":"subscribe"}'
+    binance = b'{"error":{"code":2,"msg":"Invalid request"},"id":6}'
+    for name, text, number in (("okx", okx, 3), ("bybit", bybit, 5), ("binance", binance, 6)):
+        assert messages(name).heard(text) == Heard(answers=number, refuses=True)
+        told = json.loads(messages(name).refusal_for(text, '"mine"'))
+        assert told[messages(name).sharing.id] == "mine"
+
+
+def test_numbers_are_found_where_each_exchange_has_them() -> None:
+    spot = b'{"stream":"btcusdt@depth","data":{"U":5,"u":9}}'
+    futures = b'{"stream":"btcusdt@depth","data":{"U":5,"u":9,"pu":3}}'
+    okx = f'{{"arg":{OKX_BOOKS},"action":"snapshot","data":[{{"seqId":9,"prevSeqId":-1}}]}}'.encode()
+    bybit = b'{"topic":"orderbook.50.BTCUSDT","type":"delta","data":{"u":9}}'
+    assert messages("binance").heard(spot).numbers == (5, 9, None, False)
+    assert messages("binance_usdm").heard(futures).numbers == (9, 9, 3, False)
+    assert messages("okx").heard(okx).numbers == (9, 9, -1, True)
+    assert messages("bybit").heard(bybit).numbers == (9, 9, None, False)
+
+
+def test_what_only_looks_like_a_number_is_none() -> None:
+    text = '{"stream":"btcusdt@depth","data":{"U":"²","u":"²"}}'.encode()
+    assert messages("binance").heard(text) == Heard("btcusdt@depth", True)
+
+
+def test_urls_that_name_streams_are_understood_only_if_all_of_it_is() -> None:
+    binance = messages("binance")
+    assert binance.in_path("/ws") == ()
+    assert binance.in_path("/ws/btcusdt@depth") == ("btcusdt@depth",)
+    assert binance.in_path("/stream?streams=a@trade/b@ticker") == ("a@trade", "b@ticker")
+    for target in ("/ws/", "/ws/AbCdEf123", "/stream?streams=a@trade&timeUnit=MICROSECOND", "/ws-api/v3", "/ws?x=1"):
+        assert binance.in_path(target) is None
+
+
+@pytest.mark.parametrize("name", venue_names())
+def test_no_requests_of_callers_and_no_messages_break_anything(name: str) -> None:
+    venue = venue_named(name)
+    assert venue is not None
+    sharings = venue.streams.sharing if venue.streams is not None else ()
+    for sharing in sharings:
+        mine = Messages(sharing)
+        for text in (b"", b"[]", b"ping", b"\xff", b'{"op":{}}', b'{"method":["SUBSCRIBE"]}', b"[" * 100_000):
+            mine.heard(text)
+            assert mine.wanted(text) is None
+            assert mine.answered(text, ()) is None
+
+
+def test_our_own_requests_are_understood_by_the_same_rules() -> None:
+    for name in ASKED:
+        mine = messages(name)
+        wanted = mine.wanted(ASKED[name][0])
+        assert wanted is not None
+        again = mine.wanted(mine.request(True, list(wanted.topics), 3))
+        assert again == Wanted(True, wanted.topics, '"3"' if mine.sharing.id_is_text else "3")
+
+
+SHARED = {
+    f"{name} {sharing.connect}": Messages(sharing)
+    for name in venue_names()
+    if (venue := venue_named(name)) is not None and venue.streams is not None
+    for sharing in venue.streams.sharing
+}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -26,52 +152,52 @@ JSON = st.recursive(
 TOPICS = st.lists(st.text(max_size=30) | st.sampled_from(["{", "{broken", '{"a":1}']) | JSON, max_size=6)
 
 
-def asked(messages: Messages, topics: Any) -> bytes:
-    sharing = messages.sharing
-    return json.dumps({sharing.op: sharing.subscribe, sharing.topics: topics, "id": 1}).encode()
+def asked(mine: Messages, topics: Any) -> bytes:
+    return json.dumps({mine.sharing.op: mine.sharing.subscribe, mine.sharing.topics: topics, "id": 1}).encode()
 
 
 @pytest.mark.parametrize("name", SHARED)
 @given(topics=TOPICS)
 def test_whatever_topics_a_caller_names_the_line_can_ask_for_what_is_shared(name: str, topics: list[Any]) -> None:
-    messages = SHARED[name]
-    wanted = messages.wanted(asked(messages, topics))
-    if wanted is None:
+    mine = SHARED[name]
+    wanted = mine.wanted(asked(mine, topics))
+    if wanted is None or not wanted.shared:
         return
-    request = json.loads(messages.request(wanted.on, list(wanted.topics), 1))
-    assert request[messages.sharing.topics] == topics
-    assert all(json.loads(answer) is not None for answer in messages.answers(wanted))
+    request = json.loads(mine.request(wanted.on, list(wanted.topics), 1))
+    assert request[mine.sharing.topics] == topics
+    assert all(json.loads(answer) is not None for answer in mine.acknowledged(wanted))
 
 
 @pytest.mark.parametrize("name", SHARED)
-@example(target="/ws/{a@b")
-@example(target="/stream?streams={a@b")
-@given(target=st.text(alphabet='/ws?stream=&@!{}abc"', max_size=40))
+@example(target="/ws/{a@depth")
+@example(target="/stream?streams={a@depth")
+@given(target=st.text(alphabet='/ws?stream=&@!{}depth"', max_size=40))
 def test_whatever_topics_a_url_names_the_line_can_ask_for_them(name: str, target: str) -> None:
-    messages = SHARED[name]
-    topics = messages.in_path(target)
-    assert json.loads(messages.request(True, list(topics), 1))[messages.sharing.topics] == list(topics)
+    mine = SHARED[name]
+    topics = list(mine.in_path(target) or ())
+    assert json.loads(mine.request(True, topics, 1))[mine.sharing.topics] == topics
 
 
 @pytest.mark.parametrize("name", SHARED)
 @pytest.mark.parametrize(
-    "topic", ["x" * 100_000, {"channel": "books", "instId": "x" * 100_000}], ids=["name", "object"]
+    "topic", ["x" * 100_000 + "@depth", {"channel": "books", "instId": "x" * 100_000}], ids=["name", "object"]
 )
 def test_a_topic_of_any_length_is_not_kept(name: str, topic: Any) -> None:
-    messages = SHARED[name]
-    assert messages.wanted(asked(messages, [topic])) is None
-    assert not messages.in_path(f"/ws/{'x' * MAX_TOPIC}@trade")
+    mine = SHARED[name]
+    wanted = mine.wanted(asked(mine, [topic]))
+    assert wanted is None or not wanted.shared
+    assert not mine.in_path(f"/ws/{'x' * MAX_KEY}@trade")
 
 
 @pytest.mark.parametrize("name", SHARED)
 @pytest.mark.parametrize("odd", ["\u00b2", "--5", "-", "1e3", "9" * 30, None, True, [1], {"a": 1}])
 @given(message=JSON)
 def test_whatever_an_exchange_says_is_heard_without_an_error(name: str, odd: Any, message: Any) -> None:
-    messages = SHARED[name]
-    messages.heard(json.dumps(message).encode())
-    for numbers in messages.sharing.numbers:
+    mine = SHARED[name]
+    mine.heard(json.dumps(message).encode())
+    for kind in mine.sharing.kinds:
         inner: Any = odd
-        for part in reversed(numbers.last.split(".")):
+        for part in reversed((kind.last or "data.x").split(".")):
             inner = [inner] if part == "0" else {part: inner}
-        inner[messages.sharing.topic] = f"btcusdt{numbers.topics[0]}"
-        messages.heard(json.dumps(inner).encode())
+        inner[mine.sharing.topic] = kind.names[0].replace("*", "x")
+        mine.heard(json.dumps(inner).encode())

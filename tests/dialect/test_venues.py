@@ -586,3 +586,27 @@ def test_a_mistake_in_a_file_is_told_with_its_place(change: dict[str, object], t
 def test_files_are_written_as_their_names_say() -> None:
     folder = Path(__file__).parents[2] / "gateway" / "dialect" / "venues"
     assert {path.stem for path in folder.glob("*.json")} == set(VENUES)
+
+
+@pytest.mark.parametrize("name", venue_names())
+def test_the_time_of_an_exchange_is_never_shared(name: str) -> None:
+    """Bots set their clocks by it, and a signature is good for seconds."""
+    venue = venue_named(name)
+    assert venue is not None
+    clock = venue.health.clock
+    if clock is not None and not venue.health.body:
+        assert REQUESTS[name].share_key(REQUESTS[name].call(b"GET", clock.target.encode(), (), b"")) is None
+
+
+def test_answers_in_other_units_or_encodings_are_not_taken_for_each_other() -> None:
+    binance = REQUESTS["binance"]
+    keys = {
+        binance.share_key(binance.call(b"GET", b"/api/v3/ticker/price?symbol=BTCUSDT", headers, b""))
+        for headers in (
+            (),
+            ((b"x-mbx-time-unit", b"MICROSECOND"),),
+            ((b"accept-encoding", b"gzip"),),
+            ((b"accept-encoding", b"br"),),
+        )
+    }
+    assert len(keys) == 4

@@ -18,6 +18,7 @@ from gateway.drill.venues.binance import Binance
 from gateway.drill.venues.exchange import SimulatedExchange, Strike
 from gateway.drill.venues.kraken import Kraken
 from gateway.drill.venues.kucoin import Kucoin
+from gateway.drill.venues.okx import Okx
 from gateway.drill.venues.wire import Reply
 from gateway.telemetry.redaction import Redactor
 from tests.pace import PATIENCE, at_most
@@ -213,12 +214,12 @@ def test_asking_a_broken_host_leaves_most_of_a_small_limit_to_those_who_come_bac
             caller = await RawCaller.open(house.port)
             for _ in range(6):
                 await caller.call("POST", "/plain/order", b"id=1")
-            await until(lambda: house.status()["verdicts"] != [], 5)
+            await until(lambda: house.status()["verdicts"] != [])
             house.servers[0].came.clear()
             await asyncio.sleep(3.0)
             assert 1 <= len(house.came) <= 3
             broken[0] = False
-            await until(lambda: house.status()["verdicts"] == [], 8)
+            await until(lambda: house.status()["verdicts"] == [])
             for _ in range(3):
                 status, _, _ = await caller.call("GET", "/plain/still", b"", ("X-Seawall-Timeout", "500ms"))
                 assert status == 200
@@ -255,6 +256,52 @@ def test_a_host_whose_market_stands_still_gets_no_market_reads_until_it_moves(tm
     run(scenario())
 
 
+def test_hosts_whose_numbers_begin_anew_do_not_stand_still(tmp_path: Path) -> None:
+    venue = {**PLAIN_VENUE, "health": {"pulse": {"target": "/still", "at": "n", "still_after": 1}, "ping": "/ping"}}
+
+    async def scenario() -> None:
+        async with venue_house(tmp_path, venue=venue, route_extra="    venues: {pulse_every: 1s}\n") as house:
+            began = monotonic()
+
+            def say(came: Came) -> bytes:
+                passed = monotonic() - began
+                return answer(b'{"n":%d}' % (1_000_000 + passed * 10 if passed < 3 else passed * 10))
+
+            for server in house.servers:
+                server.say = say
+            while monotonic() - began < 8:
+                assert [endpoint["reasons"] for endpoint in house.status()["endpoints"]] == [[], []]
+                await asyncio.sleep(0.2)
+
+    run(scenario())
+
+
+def test_an_exchange_that_stands_still_as_a_whole_while_others_move_is_named(tmp_path: Path) -> None:
+    """Data that stand still are answered with 200 in good time; where there is one host, only other markets show it."""
+
+    async def scenario() -> None:
+        async with tokyo_and_kraken(tmp_path) as (gateway, exchanges):
+
+            def venue(name: str) -> dict[str, Any]:
+                return next(row for row in gateway.status()["routes"] if row["name"] == name)
+
+            await asyncio.sleep(2)
+            for market in exchanges["kucoin"].venue.markets.all.values():  # type: ignore[attr-defined]
+                market.frozen = True
+            await until(lambda: any(fact["still"] for fact in venue("kucoin")["venue"]["hosts"].values()))
+            assert not any(fact["still"] for fact in venue("binance")["venue"]["hosts"].values())
+            caller = await RawCaller.open(gateway.public_port)
+            target = "/kucoin/api/v1/market/orderbook/level1?symbol=BTC-USDT"
+            status, headers, _ = await caller.call("GET", target)
+            assert (status, headers[b"x-seawall-degraded"]) == (200, b"last_resort")  # old data are said to be that
+            for market in exchanges["kucoin"].venue.markets.all.values():  # type: ignore[attr-defined]
+                market.frozen = False
+            await until(lambda: not any(fact["still"] for fact in venue("kucoin")["venue"]["hosts"].values()))
+            caller.close()
+
+    run(scenario())
+
+
 async def until(holds: Callable[[], bool]) -> None:
     end = monotonic() + PATIENCE
     while not holds():
@@ -268,16 +315,17 @@ async def tokyo_and_kraken(folder: Path) -> AsyncIterator[tuple[Gateway, dict[st
         "binance": (Binance, "ap-northeast-1", 2),
         "kucoin": (Kucoin, "ap-northeast-1", 1),
         "kraken": (Kraken, "us-east-1", 1),
+        "okx": (Okx, "", 1),
     }
     async with contextlib.AsyncExitStack() as stack:
         exchanges, rows = {}, []
         for name, (kind, region, hosts) in kinds.items():
             exchange = await stack.enter_async_context(SimulatedExchange(kind(wall_seconds()), hosts=hosts))
             exchanges[name] = exchange
-            urls = ", ".join(f"{{url: '{url}', region: {region}}}" for url in exchange.urls)
-            rows.append(
-                f"  {name}: {{venue: {name}, streams: [], venues: {{probe_every: 500ms}}, endpoints: [{urls}]}}\n"
-            )
+            label = f", region: {region}" if region else ""
+            urls = ", ".join(f"{{url: '{url}'{label}}}" for url in exchange.urls)
+            pace = "{probe_every: 500ms, pulse_every: 1s}"
+            rows.append(f"  {name}: {{venue: {name}, streams: [], venues: {pace}, endpoints: [{urls}]}}\n")
         config = folder / "seawall.yaml"
         config.write_text("listen: 127.0.0.1:0\noperations: {listen: 127.0.0.1:0}\nroutes:\n" + "".join(rows))
         settings = load(config)
