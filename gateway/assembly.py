@@ -13,7 +13,6 @@ import contextlib
 import gc
 import logging
 import random
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from gateway.edge.rpc import RpcEdge, Table
 from gateway.edge.socket import Handler
 from gateway.edge.stream import Streams
 from gateway.edge.venue_socket import VenueSockets
+from gateway.errands import Errands
 from gateway.errors import ConfigError
 from gateway.policy.connectivity import Connectivity
 from gateway.routes import Budgeted, Built, RouteBuilder, build_table
@@ -106,7 +106,7 @@ class Gateway:
         self._streams: Streams | None = None
         self._venue_sockets: VenueSockets | None = None
         self._stack = contextlib.AsyncExitStack()
-        self._tasks: set[asyncio.Future[Any]] = set()
+        self._errands = Errands(self._report)
         self._prober = Prober(lambda: self.routes, monotonic)
         self._poller = Poller(lambda: self.routes, monotonic)
         self._venue_prober = VenueProber(lambda: self.venues, monotonic)
@@ -190,12 +190,12 @@ class Gateway:
             await self.stop(drain_for=0.0)
             raise
         for work in (self._prober.run(), self._poller.run(), self._venue_prober.run(), self._keep_diary()):
-            self._spawn(work)
+            self._errands.start(work)
         for route in self.all_routes:
             for engine in route.engines:
-                self._spawn(engine.warm())
+                self._errands.start(engine.warm())
         if self._config_path is not None:
-            self._spawn(self._watch(self._config_path))
+            self._errands.start(self._watch(self._config_path))
         self._started.set()
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again by the collector
@@ -209,10 +209,7 @@ class Gateway:
             await self._streams.close()
         if self._venue_sockets is not None:
             await self._venue_sockets.close()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._errands.end()
         await asyncio.gather(*(feeds.close() for feeds in self._feeds.values()))
         await self._auditor.close()
         for built in self._built:
@@ -257,12 +254,12 @@ class Gateway:
         self._metrics.config_reloads.count("applied")
         self._metrics.keep_only({r.name: [e.id for e in r.pool.endpoints] for r in self.all_routes})
         logger.info("configuration applied")
-        self._spawn(self._prober.verify_all(VERIFY_AT_START))
+        self._errands.start(self._prober.verify_all(VERIFY_AT_START))
         return True
 
     def reload_soon(self) -> None:
         """`reload` for whoever cannot wait, such as the handler of a signal."""
-        self._spawn(self.reload())
+        self._errands.start(self.reload())
 
     def _mask(self, settings: Settings) -> None:
         """Learn the secrets of `settings`, and keep those of before while what uses them may still speak."""
@@ -355,7 +352,7 @@ class Gateway:
         self._connectivity.providers(len(names))
         self._adopt_feeds()
         if retired:
-            self._spawn(_close_later(retired))
+            self._errands.start(_close_later(retired))
         return build_table(settings, [b.exposed for b in built], self.settings.limits)
 
     def _adopt_feeds(self) -> None:
@@ -376,7 +373,7 @@ class Gateway:
                 )
             self._feeds[name].adopt(built.route, built.sockets, built.feed_settings)
         for name in self._feeds.keys() - {route.name for route in self.routes}:
-            self._spawn(self._feeds.pop(name).close())
+            self._errands.start(self._feeds.pop(name).close())
 
     def _warn_of_absent(self) -> None:
         """Starting without an endpoint is fine; not hearing of it is not."""
@@ -425,17 +422,6 @@ class Gateway:
     async def _watch(self, path: Path) -> None:
         async for _ in watch(path):
             await self.reload()
-
-    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
-        """Work that goes on until it ends or the gateway stops.  Nobody waits for it, so its failure is told."""
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Future[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._report(error)
 
 
 def _cannot_change(old: Settings, new: Settings) -> list[str]:

@@ -18,7 +18,7 @@ HOUSE = Path(__file__).parents[1] / "gateway"
 FLOORS = (
     ("model", "events", "errors", "bounds", "limits"),
     ("policy", "dialect"),
-    ("clock", "telemetry", "catalogue", "config"),
+    ("clock", "errands", "telemetry", "catalogue", "config"),
     ("upstream",),
     ("edge",),
     ("drill",),
