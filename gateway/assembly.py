@@ -40,20 +40,20 @@ from gateway.routes import Budgeted, Built, RouteBuilder, build_table
 from gateway.telemetry.metrics import EndpointGauge, Metrics, RouteGauge
 from gateway.telemetry.redaction import Redactor
 from gateway.telemetry.traces import Tracer
-from gateway.upstream.audit import Auditor
-from gateway.upstream.diagnosis import Diary
-from gateway.upstream.dispatch import Dispatcher
-from gateway.upstream.feeds import Feeds
-from gateway.upstream.forward import Forwarder
-from gateway.upstream.polling import Poller
-from gateway.upstream.probes import Prober
-from gateway.upstream.resolver import Resolver
-from gateway.upstream.route import Route
-from gateway.upstream.sockets import ConnectBudget
-from gateway.upstream.status import endpoint_gauges, explanation, readiness, route_gauges, status_report
-from gateway.upstream.venue_probes import VenueProber
-from gateway.upstream.venue_route import VenueRoute
-from gateway.upstream.venue_status import venue_explanation, venue_status
+from gateway.upstream.calls.audit import Auditor
+from gateway.upstream.calls.dispatch import Dispatcher
+from gateway.upstream.calls.route import Route
+from gateway.upstream.feeds.subscriptions import Feeds
+from gateway.upstream.health.diagnosis import Diary
+from gateway.upstream.health.polling import Poller
+from gateway.upstream.health.probes import Prober
+from gateway.upstream.health.status import endpoint_gauges, explanation, readiness, route_gauges, status_report
+from gateway.upstream.venues.forward import Forwarder
+from gateway.upstream.venues.probes import VenueProber
+from gateway.upstream.venues.route import VenueRoute
+from gateway.upstream.venues.status import venue_explanation, venue_status
+from gateway.upstream.wire.resolver import Resolver
+from gateway.upstream.wire.sockets import ConnectBudget
 from gateway.venue_routes import share_budgets
 
 logger = logging.getLogger("seawall")

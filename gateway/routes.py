@@ -31,17 +31,17 @@ from gateway.policy.budget import TokenBucket
 from gateway.policy.connectivity import Connectivity
 from gateway.policy.quota import ProviderBudget, QuotaSettings
 from gateway.telemetry.metrics import Metrics
-from gateway.upstream.engine import Engine
-from gateway.upstream.fleet import Pool
-from gateway.upstream.outbound import Outbound, build_engine
-from gateway.upstream.permits import Moved, PoolSettings
-from gateway.upstream.placement import Placer
-from gateway.upstream.resolver import Resolver
-from gateway.upstream.route import Route
-from gateway.upstream.sockets import ConnectBudget, SocketTarget, socket_target
-from gateway.upstream.transport import ConnectionPool
-from gateway.upstream.venue_route import VenueRoute
-from gateway.upstream.waiting import Waiting
+from gateway.upstream.calls.route import Route
+from gateway.upstream.calls.waiting import Waiting
+from gateway.upstream.fleet.permits import Moved, PoolSettings
+from gateway.upstream.fleet.placement import Placer
+from gateway.upstream.fleet.pool import Pool
+from gateway.upstream.venues.route import VenueRoute
+from gateway.upstream.wire.engine import Engine
+from gateway.upstream.wire.outbound import Outbound, build_engine
+from gateway.upstream.wire.resolver import Resolver
+from gateway.upstream.wire.sockets import ConnectBudget, SocketTarget, socket_target
+from gateway.upstream.wire.transport import ConnectionPool
 from gateway.venue_routes import build_venue, families_of, take_over
 
 

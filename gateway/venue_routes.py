@@ -24,16 +24,16 @@ from gateway.model import DOMAIN_LABELS, Family
 from gateway.policy.turns import Turns
 from gateway.policy.weights import WeightLimit, WeightLimits, WeightSettings
 from gateway.telemetry.tallies import RouteStats
-from gateway.upstream.engine import Engine
-from gateway.upstream.fleet import Pool
-from gateway.upstream.gate import Gate, Rows
-from gateway.upstream.outbound import Outbound
-from gateway.upstream.resolver import Resolver
-from gateway.upstream.shelf import Shelf
-from gateway.upstream.sockets import ConnectBudget, socket_target
-from gateway.upstream.venue_route import HostFacts, VenueRoute
-from gateway.upstream.venue_streams import StreamHost, VenueStreams
-from gateway.upstream.venue_topics import SharedStreams
+from gateway.upstream.fleet.pool import Pool
+from gateway.upstream.venues.gate import Gate, Rows
+from gateway.upstream.venues.route import HostFacts, VenueRoute
+from gateway.upstream.venues.shelf import Shelf
+from gateway.upstream.venues.streams import StreamHost, VenueStreams
+from gateway.upstream.venues.topics import SharedStreams
+from gateway.upstream.wire.engine import Engine
+from gateway.upstream.wire.outbound import Outbound
+from gateway.upstream.wire.resolver import Resolver
+from gateway.upstream.wire.sockets import ConnectBudget, socket_target
 
 
 def build_venue(

@@ -31,8 +31,8 @@ STRANGERS = {("policy", "dialect"), ("dialect", "policy"), ("edge", "policy")}
 OWNERS = {
     "Crypto": ("dialect.transactions",),
     "click": ("__main__",),
-    "httptools": ("upstream.connection", "edge.server"),
-    "httpx2": ("upstream.httpx2_engine", "__main__"),
+    "httptools": ("upstream.wire.connection", "edge.server"),
+    "httpx2": ("upstream.wire.httpx2_engine", "__main__"),
     "msgspec": ("dialect",),
     "opentelemetry": ("telemetry",),
     "prometheus_client": ("telemetry.metrics",),
@@ -40,11 +40,11 @@ OWNERS = {
     "pydantic_core": ("config",),
     "rich": ("__main__", "cli"),
     "starlette": ("edge.pages",),
-    "tenacity": ("upstream.sockets",),
+    "tenacity": ("upstream.wire.sockets",),
     "uvicorn": ("edge.server", "edge.listener"),
     "uvloop": ("__main__",),
     "watchfiles": ("config.watch",),
-    "websockets": ("upstream.sockets", "upstream.socket_client", "edge.socket", "drill"),
+    "websockets": ("upstream.wire.sockets", "upstream.wire.socket_client", "edge.socket", "drill"),
     "yaml": ("config.yaml_nodes",),
 }
 """Who may import a third-party package: these modules, or modules of these folders."""
@@ -60,17 +60,23 @@ PURE_STDLIB = {
 to chance, to a thread or to a file is refused before anybody has thought of it."""
 IMPURE_NAMES = {"formatdate", "localtime", "make_msgid", "open", "input", "eval", "exec", "compile", "__import__"}
 """Names that are refused although what they come from is allowed, or needs no import."""
-LIVE_STATE = ("upstream.blocks", "upstream.endpoints", "upstream.facts", "upstream.fleet", "upstream.permits")
+LIVE_STATE = (
+    "upstream.fleet.blocks",
+    "upstream.fleet.endpoints",
+    "upstream.fleet.facts",
+    "upstream.fleet.pool",
+    "upstream.fleet.permits",
+)
 """Where the live state of endpoints is kept and changed; none of these may wait for anything."""
 WRITES_TOO = {
-    "upstream.hedge", "upstream.polling", "upstream.probes", "upstream.venue_probes",
+    "upstream.calls.hedge", "upstream.health.polling", "upstream.health.probes", "upstream.venues.probes",
 }  # fmt: skip  # found out by asking, and written down where it was asked; nobody else may join them
 HANDED_ON = {
     ("config.load", "secrets_of"), ("config.load", "warnings_of"),
-    ("upstream.diagnosis", "Verdict"), ("upstream.socket_client", "ConnectionClosed"),
+    ("upstream.health.diagnosis", "Verdict"), ("upstream.wire.socket_client", "ConnectionClosed"),
 }  # fmt: skip
 """(module, name): imported from there although it is defined elsewhere.  An owner hands on its package's errors."""
-MODULE_STATE = {("config.sections", "_models"), ("upstream.line", "_farewells")}
+MODULE_STATE = {("config.sections", "_models"), ("upstream.feeds.line", "_farewells")}
 """(module, name): a memory of what was made, and tasks that nobody else would hold."""
 CHANCE_MAKERS = ("assembly", "__main__", "cli", "drill")  # where a random.Random is made
 LOOP_CLOCKS = {
@@ -83,12 +89,12 @@ LONGEST_MODULE = 400
 LONGEST_GROWN = 450
 GROWN = {
     "assembly", "config.settings", "drill.chain", "drill.provider", "drill.venues.exchange", "policy.feeds.heads",
-    "policy.feeds.logs", "policy.heads", "upstream.forward", "upstream.sockets", "upstream.venue_topics",
+    "policy.feeds.logs", "policy.heads", "upstream.venues.forward", "upstream.wire.sockets", "upstream.venues.topics",
 }  # fmt: skip
 """Modules that have grown past `LONGEST_MODULE`, and are to become two when they are next changed."""
 LONGEST_FUNCTION = 64
 LAWLESS = {
-    "clock", "dialect.generic", "dialect.protocol", "dialect.registry", "upstream.engine", "upstream.route",
+    "clock", "dialect.generic", "dialect.protocol", "dialect.registry", "upstream.wire.engine", "upstream.calls.route",
 }  # fmt: skip
 """Modules without a law of their own: words, interfaces, and what only puts others side by side."""
 
@@ -253,6 +259,25 @@ def test_folders_inside_a_folder_stand_above_or_below_each_other() -> None:
     refuse(circles_in({folder: sorted(targets) for folder, targets in graph.items()}))
 
 
+UPSTREAM = ("wire", "fleet", "calls", "health", "feeds", "venues")
+"""The rooms of upstream/.  A file lies in one of them, and imports from its own and from those before it."""
+
+
+def test_the_rooms_of_upstream_stand_in_order() -> None:
+    wrong = []
+    for module in house().values():
+        if module.unit != "upstream" or module.name == "upstream":
+            continue
+        room = module.name.split(".")[1]
+        if room not in UPSTREAM:
+            wrong.append(f"{module.at(1)} lies in no room")
+            continue
+        for target, found in own_imports(module):
+            if target.unit == "upstream" and UPSTREAM.index(target.name.split(".")[1]) > UPSTREAM.index(room):
+                wrong.append(f"{module.at(found.line)} ({room}) imports {target.name}")
+    refuse(wrong)
+
+
 def test_policy_and_dialect_do_not_know_each_other_and_the_edge_knows_no_policy() -> None:
     refuse(
         [
@@ -414,7 +439,7 @@ def test_the_fleet_changes_nothing_across_an_await() -> None:
 
 def test_live_state_is_written_by_its_owners() -> None:
     """A field of an endpoint's state, of its cells and of their breakers is set where `LIVE_STATE` says."""
-    fields = slots_of("upstream.endpoints", "EndpointState") | slots_of("upstream.endpoints", "Cell")
+    fields = slots_of("upstream.fleet.endpoints", "EndpointState") | slots_of("upstream.fleet.endpoints", "Cell")
     fields |= slots_of("policy.breaker", "Breaker") | slots_of("policy.holds", "GrowingHold")
     wrong = []
     for module in house().values():

@@ -3,7 +3,7 @@
 Always true: nothing is asked of any network; a name that is not in the table says nothing; of several
 names (a host and what it is an alias of) the last one, which is nearest to the machine, wins for cloud
 and region.  A network in front of a host (an edge) does not tell in which cloud the host is.
-Does not belong here: addresses (ranges), and looking names up (upstream/resolver).
+Does not belong here: addresses (ranges), and looking names up (upstream/wire/resolver).
 """
 
 from __future__ import annotations

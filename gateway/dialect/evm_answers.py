@@ -4,7 +4,7 @@ Always true: nothing here raises, whatever a node sends; an answer that cannot b
 nothing and is not called wrong; a block, transaction or receipt with another number or hash than was
 asked for is wrong whatever else it says.  Large answers are not looked into: finding one field in a
 megabyte costs more than all the rest of a call.
-Does not belong here: what follows from it (upstream/examination), or error texts (classification).
+Does not belong here: what follows from it (upstream/calls/examination), or error texts (classification).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Always true: nothing here raises, whatever an upstream sends; what is read is wh
 bad byte in a text frame obliges a caller's client to close its socket; an event's `result` is the very
 bytes that came, and a notification is written anew around them.
 Our own notice has a method that no node has, and clients ignore a method that they do not know.
-Does not belong here: what an event says (evm_events, solana_events), or to whom it goes (upstream/line).
+Does not belong here: what an event says (evm_events, solana_events), or to whom it goes (upstream/feeds/line).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ every member of it is understood: one that pages (`after`, `count`, `limit`), or
 another spelling of the range, would give each part more or less than its share.
 What vendors mean by "1000 blocks" differs: some count the blocks (to - from + 1), some the difference.
 A part has at most `limit` blocks, counted, which keeps to both: its difference is one less.
-Does not belong here: when to cut (upstream/splitting), and what an error says of a limit (classification).
+Does not belong here: when to cut (upstream/calls/splitting), and what an error says of a limit (classification).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ the name), of Envoy and most vendors (`x-ratelimit-*`, reset in seconds or as an
 IETF's draft-ietf-httpapi-ratelimit-headers (versions 3 to 6: three fields; 7: one; 8 to 10: one, by
 named policies).  A limit of one method, connection or key (`x-ratelimit-method-*` of public Solana
 nodes) is not one of the account and is passed over.
-Does not belong here: the header Retry-After (upstream/reading), and what a budget makes of all this
+Does not belong here: the header Retry-After (upstream/wire/reading), and what a budget makes of all this
 (policy/quota).
 """
 

@@ -3,7 +3,7 @@
 Always true: nothing here raises, whatever came; a message that is not understood is said to be none of ours; what
 the file does not describe is not shared; what callers are told is the exchange's own bytes, or a part cut out of
 them unchanged.
-Does not belong here: who listens to what (upstream/venue_topics).
+Does not belong here: who listens to what (upstream/venues/topics).
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from gateway.drill.faults import Fault
 from gateway.drill.provider import SimulatedProvider
 from gateway.errors import AttemptError
 from gateway.limits import TransportSettings
-from gateway.upstream.outbound import Outbound, build_engine
-from gateway.upstream.resolver import Resolver
+from gateway.upstream.wire.outbound import Outbound, build_engine
+from gateway.upstream.wire.resolver import Resolver
 
 CALLS_PER_SECOND: Final = 50
 BREAK_EVERY: Final = 4.0  # seconds

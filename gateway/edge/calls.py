@@ -17,9 +17,9 @@ from gateway.edge.methods import MethodPolicy
 from gateway.edge.observer import Observer
 from gateway.errors import CallerError, GatewayError, SocketNeeded
 from gateway.model import Call, RequestClass
-from gateway.upstream.answers import Answer
-from gateway.upstream.dispatch import Dispatcher
-from gateway.upstream.route import Route
+from gateway.upstream.calls.answers import Answer
+from gateway.upstream.calls.dispatch import Dispatcher
+from gateway.upstream.calls.route import Route
 
 MAX_TIMEOUT = 600.0  # seconds a caller may ask for in x-seawall-timeout
 

@@ -25,12 +25,12 @@ from gateway.telemetry.traces import (
     new_context,
     parse_traceparent,
 )
-from gateway.upstream.answers import Answer
-from gateway.upstream.diagnosis import Verdict, in_words
-from gateway.upstream.forwarded import Forwarded
-from gateway.upstream.permits import Moved
-from gateway.upstream.route import AnyRoute, Route
-from gateway.upstream.venue_route import VenueRoute
+from gateway.upstream.calls.answers import Answer
+from gateway.upstream.calls.route import AnyRoute, Route
+from gateway.upstream.fleet.permits import Moved
+from gateway.upstream.health.diagnosis import Verdict, in_words
+from gateway.upstream.venues.forwarded import Forwarded
+from gateway.upstream.venues.route import VenueRoute
 
 logger = logging.getLogger("seawall")
 _GOOD_ENDS = ("closed", "in", "right", "current", "trusted")

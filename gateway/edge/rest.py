@@ -5,7 +5,7 @@ headers and body come back as they came; hop-by-hop fields (RFC 9110 section 7.6
 and what proxies say of those behind them stay here; credentials in headers are for the venue and mean nothing
 here; a failure of ours is a 502, 503 or 504 with a reason, never a 4xx, because bots take those for the venue's
 word on their order.
-Does not belong here: which venue it is (venues), and everything behind the edge (upstream/forward).
+Does not belong here: which venue it is (venues), and everything behind the edge (upstream/venues/forward).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from gateway.edge.rpc import JSON, Table
 from gateway.edge.venues import Located, VenueTarget
 from gateway.errors import AttemptError, CallerError, GatewayError, MethodRefused, error_data
 from gateway.model import Method
-from gateway.upstream.forward import Forwarder
-from gateway.upstream.forwarded import Forwarded
+from gateway.upstream.venues.forward import Forwarder
+from gateway.upstream.venues.forwarded import Forwarded
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]

@@ -22,7 +22,7 @@ from gateway.edge.observer import Observer
 from gateway.edge.venues import Venues
 from gateway.errors import CallerError, GatewayError, MalformedCall, UnknownRoute
 from gateway.limits import EdgeLimits, GzipSettings
-from gateway.upstream.answers import Answer
+from gateway.upstream.calls.answers import Answer
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]

@@ -4,7 +4,7 @@ Always true: a call on a socket goes the way of one over HTTP; a subscription's 
 before its first event, and stays valid until the caller ends it or leaves, whatever happens upstream;
 an id or an event of one socket never reaches another's subscription; a caller holds a bounded number
 of subscriptions and has a bounded number of calls under way.
-Does not belong here: frames (socket), where events come from (upstream/feeds).
+Does not belong here: frames (socket), where events come from (upstream/feeds/subscriptions).
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from gateway.errors import (
 )
 from gateway.events import Subscription
 from gateway.limits import SocketLimits
-from gateway.upstream.answers import Answer
-from gateway.upstream.feed import Feed
-from gateway.upstream.feeds import Feeds
-from gateway.upstream.line import Refused
+from gateway.upstream.calls.answers import Answer
+from gateway.upstream.feeds.feed import Feed
+from gateway.upstream.feeds.line import Refused
+from gateway.upstream.feeds.subscriptions import Feeds
 
 ALWAYS_TOLD = 1000  # bytes of an answer that is told however large the others of its batch are
 IDS_REMEMBERED = 1024  # shared ids that a socket had; with more, it is given none of these any more

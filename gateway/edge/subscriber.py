@@ -2,7 +2,8 @@
 
 Always true: nothing is told before the caller was told the subscription's id; what comes before that is held,
 and counts as what waits for a slow caller; a frame that many callers get is made once.
-Does not belong here: which subscriptions a caller may have (stream), where events come from (upstream/feeds).
+Does not belong here: which subscriptions a caller may have (stream), where events come from
+(upstream/feeds/subscriptions).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Protocol
 from gateway.dialect.notifications import encode_notice, encode_notification
 from gateway.edge.frames import frame_of
 from gateway.edge.socket import GOING_AWAY, CallerSocket
-from gateway.upstream.feed import Event, Feed, Missed
+from gateway.upstream.feeds.feed import Event, Feed, Missed
 
 
 class Holder(Protocol):

@@ -3,7 +3,7 @@
 Always true: what a caller asks for in the shapes of the exchange's file is answered in them and shared; whatever else
 it says goes to the exchange on a stream of its own, so that nothing is lost by sharing; a caller whose book could not
 be kept whole is sent away with 1012 to begin anew.
-Does not belong here: topics and lines (upstream/venue_topics), frames (socket).
+Does not belong here: topics and lines (upstream/venues/topics), frames (socket).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 from gateway.dialect.venue_messages import Wanted
 from gateway.edge.frames import frame_of
 from gateway.edge.socket import POLICY, RESTART, TRY_LATER, CallerSocket
-from gateway.upstream.topic import Message
-from gateway.upstream.venue_streams import PassThrough, VenueStreams
-from gateway.upstream.venue_topics import SharedStreams
+from gateway.upstream.venues.streams import PassThrough, VenueStreams
+from gateway.upstream.venues.topic import Message
+from gateway.upstream.venues.topics import SharedStreams
 
 LOST = "messages of this subscription were lost: connect again and take a new snapshot"
 
 
 class SharedSession:
-    """See the module.  Implements edge.socket.Handler and upstream.venue_topics.Listener."""
+    """See the module.  Implements edge.socket.Handler and upstream.venues.topics.Listener."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class SharedSession:
             self._task.cancel()
         self._gone(self)
 
-    # --- upstream.venue_topics.Listener -----------------------------------------------------------
+    # --- upstream.venues.topics.Listener -----------------------------------------------------------
 
     def told(self, message: Message) -> None:
         socket = self.socket

@@ -4,7 +4,7 @@ Always true: host, key and origin are checked as for any request; messages pass 
 and binary as binary; a caller that does not read holds back its own stream and nobody else's; when the exchange's
 side is lost the caller's is closed with 1012, so that its library connects again and starts anew; a reload ends the
 sockets of a key or a route that it takes away.
-Does not belong here: frames (socket), hosts of streams (upstream/venue_streams).
+Does not belong here: frames (socket), hosts of streams (upstream/venues/streams).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gateway.edge.venue_shared import SharedSession
 from gateway.edge.venues import Located
 from gateway.errors import BadHttp, CallerError, TooManyConnections, UnknownRoute
 from gateway.limits import SocketLimits
-from gateway.upstream.venue_streams import PassThrough, VenueStreams
+from gateway.upstream.venues.streams import PassThrough, VenueStreams
 
 TOPICS_OF_A_SOCKET = 1024  # at least; as many as Binance allows
 

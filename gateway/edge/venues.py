@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from gateway.edge.methods import MethodPolicy
 from gateway.errors import BadHttp, UnknownRoute
-from gateway.upstream.venue_route import VenueRoute
+from gateway.upstream.venues.route import VenueRoute
 
 VIA = b"/via/"
 KEY = b"/key/"

@@ -9,7 +9,7 @@ Inside a class callers take turns (those without a key by their address), so one
 the others; of one caller's reads the newest is served first, because under overload the oldest are those
 whose callers have given up or are about to (adaptive LIFO, Facebook 2015); transactions go in the order in
 which they came.
-Does not belong here: slots (fleet), and how waiting is done (upstream/waiting).
+Does not belong here: slots (fleet), and how waiting is done (upstream/calls/waiting).
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ What an audit costs and finds: with 1 % of the reads audited and a liar that is 
 the first contradiction comes after 1,000 of its reads on average (1 / (0.01 x 0.1)).  Distrust takes a
 second one within the hour: 2,030 reads at one a second, but 4,300 (half a day) at one in ten seconds, when
 many a first is forgotten (exact computation and simulation in tests/policy/test_agreement.py).
-Does not belong here: asking (upstream/agreeing, upstream/audit), and what makes two results equal (dialect).
+Does not belong here: asking (upstream/calls/agreeing, upstream/calls/audit), and what makes two results equal
+(dialect).
 """
 
 from __future__ import annotations

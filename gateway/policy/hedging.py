@@ -5,7 +5,7 @@ first; over any long run no more than `budget_share` of the calls get a second l
 where nobody in another failure domain is left, or a quota is nearly used up.
 At the 95th percentile one call in twenty is slow by definition, so the budget is 5 % (Dean and Barroso,
 The Tail at Scale, 2013; Finagle's backup requests).  The minimum is 0: a quiet route hedges no more.
-Does not belong here: running two legs (upstream/hedge).
+Does not belong here: running two legs (upstream/calls/hedge).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Always true, whatever the events: a plan ends in exactly one `Deliver` or `Fail`
 launched after the deadline; a call that is not repeatable is never launched again once a byte of it
 may have left; no more endpoints than the policy's limit may have received a byte of it.
 The happy path does not come here: an answer to the first attempt is delivered at once
-(upstream/dispatch), which is what this machine would say; tests/policy/test_plan.py shows that.
+(upstream/calls/dispatch), which is what this machine would say; tests/policy/test_plan.py shows that.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Always true: the more important goes first; among equals, callers take turns wha
 one caller's requests keep their order; the number of those who wait is bounded, for all and for each caller,
 and who is pushed out is the newest of the busiest caller of the least important; everybody who joined leaves
 exactly once.
-Does not belong here: what there is to wait for (weights), and telling those who wait (upstream/gate).
+Does not belong here: what there is to wait for (weights), and telling those who wait (upstream/venues/gate).
 """
 
 from __future__ import annotations

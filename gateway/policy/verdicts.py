@@ -4,7 +4,7 @@ Always true: a verdict carries its evidence; the more telling one swallows those
 our own network is cut, nobody else is blamed; a provider in a suspected domain is not named twice); the
 order of the kinds is the order of telling.  A verdict decides nothing: breakers, domains and heads have
 acted already, each by its own law.
-Does not belong here: finding the facts (upstream/diagnosis).
+Does not belong here: finding the facts (upstream/health/diagnosis).
 """
 
 from __future__ import annotations

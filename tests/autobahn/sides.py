@@ -19,9 +19,9 @@ from gateway.edge.listener import Listener
 from gateway.edge.socket import CallerSocket
 from gateway.errors import ConnectionLost
 from gateway.limits import EdgeLimits, FeedSettings, SocketLimits
-from gateway.upstream.outbound import Outbound
-from gateway.upstream.resolver import Resolver
-from gateway.upstream.sockets import ConnectBudget, UpstreamSocket, socket_target
+from gateway.upstream.wire.outbound import Outbound
+from gateway.upstream.wire.resolver import Resolver
+from gateway.upstream.wire.sockets import ConnectBudget, UpstreamSocket, socket_target
 from tests.pace import PATIENCE
 
 LARGEST = 16 * 1024 * 1024  # bytes; the largest message of the suite's cases (9.1.6)

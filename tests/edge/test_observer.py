@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from gateway.edge.observer import Observer
-from gateway.upstream.permits import Moved
+from gateway.upstream.fleet.permits import Moved
 
 
 def test_the_end_of_a_storm_is_told_although_nothing_follows_it(caplog: pytest.LogCaptureFixture) -> None:

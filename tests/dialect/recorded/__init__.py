@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.dialect.protocol import Dialect
 from gateway.model import Examined, Reading
-from gateway.upstream.reading import read_response
+from gateway.upstream.wire.reading import read_response
 
 WIRE_ID = 7
 

@@ -1,0 +1,263 @@
+"""Dispatch: carries out one call's plan against the fleet.
+
+Always true: every call ends in exactly one `Answer`; every permit taken is settled; a gateway
+failure is an answer too, never an exception to the edge.
+The happy path is short on purpose: choose, send, read, settle, answer.  Everything that matters only
+when something goes wrong (the plan, attempt records, readings, a second leg, a place in the queue) is
+built when it does.
+Does not belong here: deciding (policy/plan), counting (fleet), the meaning of a reply (dialect).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.clock import Clock
+from gateway.dialect.jsonrpc import BadReply, encode_request, read_reply
+from gateway.errors import AttemptError
+from gateway.model import Call, Outcome, Reading, ReplyKind, RequestClass
+from gateway.policy.plan import CallerGone, Command, Deliver, Ended, Fail, Launch, LookedUp, LookUp, NothingLeft, Plan
+from gateway.upstream.calls import splitting
+from gateway.upstream.calls.agreeing import agree
+from gateway.upstream.calls.answers import Answer, Attempt, Scrub, deliver, fail
+from gateway.upstream.calls.attempts import Attempts, Heads
+from gateway.upstream.calls.audit import Auditor
+from gateway.upstream.calls.examination import look_into
+from gateway.upstream.calls.hedge import Hedge
+from gateway.upstream.calls.lookup import look_up
+from gateway.upstream.calls.route import Route
+from gateway.upstream.calls.waiting import Shed
+from gateway.upstream.fleet.permits import Permit
+from gateway.upstream.wire.engine import Reply
+
+Gone = Callable[[], bool]
+_HEDGED = (RequestClass.PINNED_READ, RequestClass.HEAD_READ)
+
+
+def _stays() -> bool:
+    return False
+
+
+class Dispatcher:
+    """Drives calls of any route.  One per gateway."""
+
+    def __init__(self, clock: Clock, scrub: Scrub = lambda text: text, auditor: Auditor | None = None) -> None:
+        self._clock = clock
+        self._attempts = Attempts(clock)
+        self._scrub = scrub
+        self._auditor = auditor
+
+    async def handle(
+        self,
+        route: Route,
+        call: Call,
+        deadline_at: float,
+        heads: Heads | None = None,
+        caller_gone: Gone = _stays,
+        caller: str = "",
+    ) -> Answer:
+        """One call, to its end.  `deadline_at` is an instant of the clock; never raises but for cancellation.
+
+        `heads` gives each attempt its trace header line.  `caller` is the name of its key, or for anonymous
+        ones ``@`` and their address: whoever floods a busy route waits behind the others.
+
+        `caller_gone` is asked before a further attempt is launched: what is on its way finishes, so
+        that its connection stays usable, but nothing new starts for nobody.
+        """
+        now = self._clock()
+        pool = route.pool
+        pool.retry_budget.earn(pool.settings.retry.budget_share)
+        route.last_call_at = now
+        if route.consensus and call.method.name in route.consensus:
+            return await agree(self._attempts, route, call, route.consensus[call.method.name], deadline_at, heads)
+        request_class = call.request_class
+        permit = pool.first(call, now) if not pool.waiting else None
+        if permit is None:
+            return await self._by_plan(route, call, deadline_at, heads, None, None, caller_gone, caller)
+        hedge, notice_at = None, 0.0
+        if request_class in _HEDGED:
+            hedge, notice_at = self._hedge(route, call, permit, deadline_at, heads, now)
+        wire_id = next(self._attempts.wire_ids)
+        try:
+            response: Reply | Attempt = await route.engines[permit.state.position].send(
+                encode_request(call.method.wire, call.params, wire_id),
+                min(deadline_at, now + route.attempt_timeout(request_class)),
+                heads() if heads is not None else b"",
+                careful=request_class.write,
+                notice_at=notice_at,
+                notice=hedge.start if hedge is not None else None,
+            )
+            if isinstance(response, Attempt):
+                assert hedge is not None
+                return self._hedged(route, call, hedge, response)
+            first: Attempt | None = None
+            if response.status == 200 and response.stream is None:
+                result, _ = read_reply(response.body, wire_id)
+                if result is not None:
+                    ending = self._ending(route, call, permit, result, hedge)
+                    if isinstance(ending, Answer):
+                        return ending
+                    first = ending
+            if first is None:
+                first = await self._attempts.understand(route, call, permit, response, wire_id, "primary", again=False)
+        except BadReply as problem:
+            first = self._attempts.bad_reply(permit, str(problem), "primary")
+        except AttemptError as error:
+            first = self._attempts.failed(permit, error, "primary")
+        except BaseException:
+            permit.release()
+            if hedge is not None:
+                hedge.drop()
+            raise
+        return await self._by_plan(route, call, deadline_at, heads, first, hedge, caller_gone, caller)
+
+    def _ending(self, route: Route, call: Call, permit: Permit, result: bytes, hedge: Hedge | None) -> Answer | Attempt:
+        """A result came from the first endpoint: the call's answer, unless looking into it raises a doubt."""
+        finding = None
+        if call.method.examined:
+            finding = look_into(route, call, permit.state.position, result, self._clock())
+            if finding is not None and finding.kind is not ReplyKind.ANSWER:
+                reading = Reading(finding.kind, result=finding.result or result, detail=finding.detail)
+                return self._attempts.found(permit, reading, "primary")
+        permit.settle(Outcome.SUCCESS, "answer", self._clock())
+        if hedge is not None and hedge.started:
+            hedge.drop()
+        if self._auditor is not None and call.request_class is RequestClass.PINNED_READ:
+            self._auditor.consider(route, call, permit.state.position, result)
+        if finding is not None:
+            result = finding.result or result
+        return Answer(permit.state.endpoint.id, result=result, execution="done" if call.request_class.write else "")
+
+    def _hedge(
+        self, route: Route, call: Call, permit: Permit, deadline_at: float, heads: Heads | None, now: float
+    ) -> tuple[Hedge | None, float]:
+        """The second leg that a read may need, and the instant at which it would."""
+        pool = route.pool
+        settings = pool.settings.hedging
+        if not settings.enabled or len(pool.endpoints) < 2:
+            return None, 0.0
+        pool.hedge_budget.earn(settings.budget_share)
+        notice_at = now + max(settings.at_least, permit.cell.quantile.value)
+        if notice_at >= deadline_at:
+            return None, 0.0
+        return Hedge(self._attempts, route, call, permit, deadline_at, heads), notice_at
+
+    def _hedged(self, route: Route, call: Call, hedge: Hedge, attempt: Attempt) -> Answer:
+        """The second leg's answer came first, and is the call's."""
+        slow = hedge.lost()
+        assert attempt.ended.kind is not None
+        answer = deliver(route, call, [attempt], Deliver(0, attempt.ended.kind.shown), self._scrub)
+        answer.attempts = 2
+        answer.records = (slow, attempt.record)
+        return answer
+
+    # --- the long way -----------------------------------------------------------------------------
+
+    async def _by_plan(
+        self,
+        route: Route,
+        call: Call,
+        deadline_at: float,
+        heads: Heads | None,
+        first: Attempt | None,
+        hedge: Hedge | None,
+        caller_gone: Gone,
+        caller: str,
+    ) -> Answer:
+        """Every call that was not answered well by its first endpoint.  Counts what was left open at the end."""
+        attempts: list[Attempt] = []
+        try:
+            return await self._carry_out(route, call, deadline_at, heads, first, hedge, caller_gone, caller, attempts)
+        finally:
+            self._attempts.settle(route, call, attempts)
+            if hedge is not None:
+                hedge.drop()
+
+    async def _carry_out(
+        self,
+        route: Route,
+        call: Call,
+        deadline_at: float,
+        heads: Heads | None,
+        first: Attempt | None,
+        hedge: Hedge | None,
+        caller_gone: Gone,
+        caller: str,
+        attempts: list[Attempt],
+    ) -> Answer:
+        pool = route.pool
+        plan = Plan(call.request_class, pool.settings.retry, deadline_at)
+        shed: Shed | None = None
+        if first is None:
+            parts = splitting.parts_for(route, call, self._clock())
+            if parts is not None:
+                return await splitting.gather(self.handle, route, call, parts, deadline_at, heads, caller)
+            command: Command = Launch((), call.request_class.last_resort)
+        else:
+            attempts.append(first)
+            command = self._tell(plan, route, first.ended, hedge is not None and hedge.started)
+        while True:
+            if isinstance(command, Launch):
+                if attempts and caller_gone():
+                    command = self._tell(plan, route, CallerGone())
+                    continue
+                second = await hedge.result() if hedge is not None else None
+                hedge = None
+                if second is None:
+                    try:
+                        second = await self._launch(route, call, deadline_at, heads, command, caller)
+                    except Shed as gave_way:
+                        shed = gave_way
+                if second is None:
+                    free_after = shed.retry_after if shed is not None else pool.free_after(call, self._clock())
+                    command = self._tell(plan, route, NothingLeft(free_after))
+                else:
+                    attempts.append(second)
+                    command = self._tell(plan, route, second.ended)
+            elif isinstance(command, LookUp):
+                found = await look_up(route, call, self._clock, self._attempts.wire_ids)
+                command = self._tell(plan, route, LookedUp(found))
+            elif isinstance(command, Deliver):
+                told = attempts[command.attempt]
+                if told.ended.kind is ReplyKind.RANGE_TOO_LARGE:
+                    parts = splitting.parts_for(route, call, self._clock(), told.reading)
+                    if parts is not None:
+                        return await splitting.gather(self.handle, route, call, parts, deadline_at, heads, caller)
+                return deliver(route, call, attempts, command, self._scrub)
+            else:
+                return fail(route, call, attempts, command, self._clock(), shed is not None)
+
+    def _tell(
+        self, plan: Plan, route: Route, event: Ended | NothingLeft | LookedUp | CallerGone, under_way: bool = False
+    ) -> Command:
+        """Feed the plan one event; a granted retry is paid for here.
+
+        `under_way`: a second leg is out already, and the hedge budget has paid for it.
+        """
+        now = self._clock()
+        budget = route.pool.retry_budget
+        command = plan.on(event, now, under_way or budget.available_after(1.0, now) == 0.0)
+        if isinstance(command, Launch):
+            if command.paid and not under_way:
+                budget.take(1.0, now)
+        elif isinstance(command, Fail) and command.because.value == "budget":
+            route.stats.retry_budget_refusals += 1
+        return command
+
+    async def _launch(
+        self, route: Route, call: Call, deadline_at: float, heads: Heads | None, command: Launch, caller: str
+    ) -> Attempt | None:
+        """One more attempt; None when no endpoint is left.  Raises Shed when it waited for a busy one in vain."""
+        pool, used = route.pool, command.used
+        queue = route.waiting if not used else None
+        permit = None
+        if queue is None or not pool.waiting:  # those who wait are served first
+            permit = pool.next(call, used, False, self._clock(), doubted=not command.paid, rouse=command.rouse)
+        if permit is None and queue is not None and pool.busy(call, self._clock()):
+            permit = await queue.permit(call, caller, deadline_at)
+        if permit is None and command.last_resort:
+            permit = pool.next(call, used, True, self._clock(), rouse=command.rouse)
+        if permit is None:
+            return None
+        kind = "retry" if command.used else "primary"
+        return await self._attempts.send(route, call, permit, deadline_at, heads, kind, again=bool(command.used))
