@@ -13,7 +13,7 @@ from random import Random
 
 from gateway.clock import Clock
 from gateway.dialect.venue_requests import VenueCall
-from gateway.errors import GatewayError
+from gateway.errors import CallerLeft, GatewayError
 from gateway.model import AttemptRecord, Call, Sent
 from gateway.telemetry.logs import RateLimited
 from gateway.telemetry.metrics import Metrics
@@ -116,7 +116,7 @@ class Observer:
             self._chance.random(),
         ):
             tracer.write(_trace(route, call, answer, started_at, ended_at, trail))
-        if error is not None and (isinstance(answer, Answer) or answer.execution != "unknown"):
+        if error is not None and _is_news(answer, error):
             self._log_failure(route, call, answer, error, ended_at)
 
     def forwarded(
@@ -217,6 +217,13 @@ class Observer:
             reason=error.reason,
             attempts=[f"{record.endpoint}: {record.ended}" for record in answer.records],
         )
+
+
+def _is_news(answer: Answer | Forwarded, error: GatewayError) -> bool:
+    """Whether a failure gets a line.  Nobody failed a caller who left, but what may have been done is told of."""
+    if answer.execution == "unknown":
+        return isinstance(answer, Answer)  # a venue's has a line of its own
+    return not isinstance(error, CallerLeft)
 
 
 def _trace(

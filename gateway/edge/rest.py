@@ -22,7 +22,7 @@ from gateway.edge.calls import MAX_TIMEOUT, never, seconds
 from gateway.edge.observer import Observer
 from gateway.edge.rpc import JSON, Table
 from gateway.edge.venues import Located, VenueTarget
-from gateway.errors import AttemptError, CallerError, GatewayError, MethodRefused, error_data
+from gateway.errors import AttemptError, CallerError, CallerLeft, GatewayError, MethodRefused, error_data
 from gateway.model import Method
 from gateway.upstream.venues.forward import Forwarder
 from gateway.upstream.venues.forwarded import Forwarded
@@ -111,7 +111,9 @@ class RestEdge:
         if error is not None:
             if error.retry_after is not None:
                 headers.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after))))
-            await _send(send, error.http_status, [JSON, *headers], encode_problem(error))
+            # Who left may have closed its own side only, and reads on: a 4xx would be taken for the venue's word.
+            status = error.http_status if not isinstance(error, CallerLeft) else 503
+            await _send(send, status, [JSON, *headers], encode_problem(error))
             return
         status, stream, body = answer.status, answer.stream, answer.body
         length = None

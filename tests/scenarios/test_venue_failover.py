@@ -81,6 +81,55 @@ def test_public_and_signed_reads_go_on_while_one_host_is_out(tmp_path: Path, way
     run(scenario())
 
 
+@pytest.mark.parametrize("reads_on", [False, True], ids=["gone", "reads on"])
+def test_a_read_whose_caller_left_goes_to_no_other_host(tmp_path: Path, reads_on: bool) -> None:
+    """Who has only closed its own side is told, but never by a 4xx: that would be the venue's word."""
+
+    async def scenario() -> None:
+        async with venue_house(tmp_path, route_extra="    transport: {attempt_timeout: 500ms}\n") as house:
+            for server in house.servers:
+                server.say = lambda came: b""  # silence
+            reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+            writer.write(b"GET /plain/account HTTP/1.1\r\nHost: localhost\r\nX-Key: k\r\n\r\n")
+            await until(lambda: bool(house.came))
+            if reads_on:
+                writer.write_eof()
+                said = await asyncio.wait_for(reader.read(), PATIENCE)
+                assert said.startswith(b"HTTP/1.1 503 ") and b'"reason": "caller_left"' in said
+            writer.close()
+            operations = await RawCaller.open(house.gateway.operations_port)
+            left = b'seawall_calls_total{method="GET /account",result="caller_left",route="plain"} 1.0'
+            async with asyncio.timeout(PATIENCE):
+                while left not in (await operations.call("GET", "/metrics"))[2]:
+                    await asyncio.sleep(0.05)
+            assert len(house.came) == 1
+            operations.close()
+
+    run(scenario())
+
+
+def test_a_retry_that_the_budget_refused_is_counted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        retry = "    retry: {attempts: 2, budget_share: 0%, budget_rate: 0, budget_burst: 1}\n"
+        async with venue_house(tmp_path, route_extra=retry) as house:
+            for server in house.servers:
+                server.say = lambda came: None  # cut
+            caller, operations = (
+                await RawCaller.open(house.port),
+                await RawCaller.open(house.gateway.operations_port),
+            )
+            counted = b'seawall_retry_budget_refusals_total{route="plain"} %d.0'
+            for refusals in (0, 1, 2):  # the first may be repeated, the others not
+                status, _, _ = await caller.call("GET", "/plain/account", b"", ("X-Key", "k"))
+                assert status == 502
+                assert counted % refusals in (await operations.call("GET", "/metrics"))[2]
+            assert len(house.came) == 4
+            for one in (caller, operations):
+                one.close()
+
+    run(scenario())
+
+
 def test_an_order_is_not_given_to_another_host_when_the_first_falls_silent(tmp_path: Path) -> None:
     async def scenario() -> None:
         route = "    retry: {deadline: 500ms, heavy_deadline: 500ms}\n"

@@ -452,8 +452,10 @@ def test_an_account_that_asks_for_more_than_its_own_limit_holds_up_nobody_else(t
     run(scenario())
 
 
-def test_an_order_whose_caller_left_while_it_waited_is_not_sent(tmp_path: Path) -> None:
-    """Nobody could be told what became of it."""
+def test_an_order_whose_caller_left_while_it_waited_is_not_sent(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody could be told what became of it; it is counted as what it is, and worries nobody."""
 
     async def scenario() -> None:
         async with venue_house(tmp_path) as house:
@@ -463,6 +465,7 @@ def test_an_order_whose_caller_left_while_it_waited_is_not_sent(tmp_path: Path) 
                 )
             caller, leaves, stays = [await RawCaller.open(house.port) for _ in range(3)]
             await caller.call("GET", "/plain/still", b"", ("X-Seawall-Timeout", "100ms"))
+            caplog.clear()
             lost = asyncio.ensure_future(leaves.call("POST", "/plain/order", b"id=1", ("X-Key", "k")))
             kept = asyncio.ensure_future(stays.call("POST", "/plain/order", b"id=2", ("X-Key", "k")))
             await until(lambda: house.status()["waiting"] == 2)
@@ -472,10 +475,14 @@ def test_an_order_whose_caller_left_while_it_waited_is_not_sent(tmp_path: Path) 
             await asyncio.gather(lost, return_exceptions=True)
             await asyncio.sleep(0.1)
             assert [came.body for came in house.came if came.target == b"/order"] == [b"id=2"]
-            for one in (caller, stays):
+            operations = await RawCaller.open(house.gateway.operations_port)
+            _, _, metrics = await operations.call("GET", "/metrics")
+            assert b'seawall_calls_total{method="POST /order",result="caller_left",route="plain"} 1.0' in metrics
+            for one in (caller, stays, operations):
                 one.close()
 
     run(scenario())
+    assert [record.getMessage() for record in caplog.records if "failed" in record.getMessage()] == []
 
 
 def test_who_shares_a_request_gets_its_answer_when_who_began_it_leaves(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from gateway.dialect import jsonrpc
 from gateway.errors import (
     AttemptsFailed,
+    CallerLeft,
     DeadlinePassed,
-    Exhausted,
     GatewayError,
     MethodUnsupported,
     NoEndpoint,
@@ -22,7 +22,7 @@ from gateway.errors import (
     Overloaded,
 )
 from gateway.model import AttemptRecord, Call, Outcome, Reading, ReplyKind, RequestClass, Sent, Shown
-from gateway.policy.plan import Deliver, Ended, Fail
+from gateway.policy.plan import NO_ENDPOINT, NOBODY, TOO_LATE, UNKNOWN_OUTCOME, Deliver, Ended, Fail
 from gateway.upstream.calls.relay import Relay
 from gateway.upstream.calls.route import Route
 from gateway.upstream.fleet.permits import Permit
@@ -110,25 +110,27 @@ def fail(route: Route, call: Call, attempts: Sequence[Attempt], command: Fail, n
     """A gateway error for a call that nobody answered.  `shed`: it waited for a free endpoint in vain."""
     records = tuple(a.record for a in attempts)
     sent = any(a.record.sent is not Sent.NOT_SENT for a in attempts)
-    error: Exhausted
-    if command.reason == "no_endpoint" and route.pool.all_lack(call.method, now):
+    error: GatewayError
+    if command.reason == NO_ENDPOINT and route.pool.all_lack(call.method, now):
         error = MethodUnsupported(f"no endpoint of {route.name} offers {call.method.label}", attempts=records)
-    elif command.reason == "no_endpoint" and shed:
+    elif command.reason == NO_ENDPOINT and shed:
         error = Overloaded(
             f"the endpoints of {route.name} are busy, and this call had to give way; nothing was sent",
             attempts=records,
             retry_after=command.retry_after,
         )
-    elif command.reason == "no_endpoint":
+    elif command.reason == NO_ENDPOINT:
         error = NoEndpoint(
             f"no endpoint of {route.name} may have this call now ({_refusals(route, call, now)}); nothing was sent",
             attempts=records,
             retry_after=command.retry_after,
         )
-    elif command.reason == "deadline_passed":
+    elif command.reason == TOO_LATE:
         error = DeadlinePassed(_words(records, "the deadline passed"), attempts=records)
-    elif command.reason == "outcome_unknown":
+    elif command.reason == UNKNOWN_OUTCOME:
         error = OutcomeUnknown(_unknown(route, call), attempts=records)
+    elif command.reason == NOBODY:
+        error = CallerLeft(_words(records, "the caller closed its connection"))
     else:
         wait = command.retry_after
         if wait is None and all(record.ended in _NOT_NOW for record in records):

@@ -17,6 +17,7 @@ from gateway.dialect.jsonrpc import BadReply, encode_request, read_reply
 from gateway.errors import AttemptError
 from gateway.model import Call, Outcome, Reading, ReplyKind, RequestClass
 from gateway.policy.plan import CallerGone, Command, Deliver, Ended, Fail, Launch, LookedUp, LookUp, NothingLeft, Plan
+from gateway.policy.retry import Verdict
 from gateway.upstream.calls import splitting
 from gateway.upstream.calls.agreeing import agree
 from gateway.upstream.calls.answers import Answer, Attempt, Scrub, deliver, fail
@@ -240,7 +241,7 @@ class Dispatcher:
         if isinstance(command, Launch):
             if command.paid and not under_way:
                 budget.take(1.0, now)
-        elif isinstance(command, Fail) and command.because.value == "budget":
+        elif isinstance(command, Fail) and command.because is Verdict.BUDGET:
             route.stats.retry_budget_refusals += 1
         return command
 

@@ -19,6 +19,7 @@ from gateway.dialect.venue_requests import VenueCall
 from gateway.errors import (
     AttemptError,
     AttemptsFailed,
+    CallerLeft,
     DeadlinePassed,
     GatewayError,
     NoEndpoint,
@@ -26,7 +27,8 @@ from gateway.errors import (
     VenueLimited,
 )
 from gateway.model import Outcome, Reading, ReplyKind, RequestClass, Sent
-from gateway.policy.plan import CallerGone, Command, Deliver, Ended, Fail, Launch, NothingLeft, Plan
+from gateway.policy.plan import NOBODY, TOO_LATE, CallerGone, Command, Deliver, Ended, Fail, Launch, NothingLeft, Plan
+from gateway.policy.retry import Verdict
 from gateway.policy.weights import Priority
 from gateway.upstream.fleet.permits import Permit
 from gateway.upstream.venues.forwarded import Forwarded, collected, size_of
@@ -297,7 +299,7 @@ class Forwarder:
                 else:
                     limited = found
                     free_after = route.pool.free_after(call, self._clock())
-                    command = self._tell(plan, route, NothingLeft(free_after))
+                    command = self._tell(plan, route, CallerGone() if gone() else NothingLeft(free_after))
             elif isinstance(command, Deliver):
                 return answer_of(route, call, tries, tries[command.attempt])
             else:
@@ -308,8 +310,11 @@ class Forwarder:
         now = self._clock()
         budget = route.pool.retry_budget
         command = plan.on(event, now, budget.available_after(1.0, now) == 0.0)
-        if isinstance(command, Launch) and command.paid:
-            budget.take(1.0, now)
+        if isinstance(command, Launch):
+            if command.paid:
+                budget.take(1.0, now)
+        elif isinstance(command, Fail) and command.because is Verdict.BUDGET:
+            route.stats.retry_budget_refusals += 1
         return command
 
     async def _launch(
@@ -365,7 +370,9 @@ class Forwarder:
                 attempts=records,
                 retry_after=command.retry_after,
             )
-        elif command.reason == "deadline_passed":
+        elif command.reason == NOBODY:
+            error = CallerLeft(f"the caller closed its connection ({words})")
+        elif command.reason == TOO_LATE:
             error = DeadlinePassed(f"the deadline passed ({words})", attempts=records)
         else:
             error = AttemptsFailed(f"no host of {route.title} gave an answer ({words})", attempts=records)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from gateway.dialect.venue import Word
 from gateway.dialect.venue_answers import GOOD, VenueReading
 from gateway.dialect.venue_requests import VenueCall
-from gateway.errors import AttemptError, VenueLimited
+from gateway.errors import AttemptError, CallerLeft, VenueLimited
 from gateway.model import AttemptRecord, Sent
 from gateway.policy.plan import Ended
 from gateway.upstream.fleet.permits import Permit
@@ -69,7 +69,8 @@ def refused(call: VenueCall, why: str, retry_after: float) -> Forwarded:
 
 def left(call: VenueCall) -> Forwarded:
     """Its caller went while it waited, and could not be told what becomes of it."""
-    return refused(call, "the caller closed its connection while it waited", 1.0)
+    error = CallerLeft("the caller closed its connection while it waited; nothing was sent")
+    return Forwarded(attempts=0, error=error, execution="not_sent" if call.write else "")
 
 
 def answer_of(route: VenueRoute, call: VenueCall, tries: list[Try], attempt: Try) -> Forwarded:

@@ -136,10 +136,13 @@ class Stage:
     def call_of(self, method: str, *params: Any) -> Call:
         return self.route.dialect.call(method, json.dumps(params).encode(), b"1")
 
-    async def call(self, method: str, *params: Any, within: float = 10.0, caller: str = "") -> Answer:
-        """One call to its end."""
+    async def call(
+        self, method: str, *params: Any, within: float = 10.0, caller: str = "", gone: bool = False
+    ) -> Answer:
+        """One call to its end.  `gone`: nobody waits for it any more."""
+        call = self.call_of(method, *params)
         return await self.dispatcher.handle(
-            self.route, self.call_of(method, *params), here().time() + within, caller=caller
+            self.route, call, here().time() + within, caller_gone=lambda: gone, caller=caller
         )
 
     async def know_latencies(self, method: str, *params: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import ConnectFailed, ConnectionLost
+from gateway.errors import CallerLeft, ConnectFailed, ConnectionLost
 from gateway.model import Family, Sent
 from gateway.policy.admission import AdmissionSettings
 from gateway.policy.agreement import AuditSettings, ConsensusSettings
@@ -183,6 +183,36 @@ def test_a_doubtful_transaction_is_asked_for_often_while_nodes_answer_that_they_
         answer = await stage.call("eth_sendRawTransaction", RAW)
         assert answer.execution == "done", answer.error
         assert here().time() - began < 1.5
+
+    run(story())
+
+
+# --- callers who leave --------------------------------------------------------------------------------
+
+
+def test_nothing_new_starts_for_a_caller_who_has_left_and_the_fault_is_nobodys() -> None:
+    async def story() -> None:
+        stage = Stage(endpoint(0), endpoint(1), settings=UNHEDGED)
+        stage.all_say(lambda method, params: Says(raises=ConnectionLost("gone", sent=Sent.SENT)))
+        answer = await stage.call(*BALANCE, gone=True)
+        assert isinstance(answer.error, CallerLeft)
+        assert [record.ended for record in answer.records] == ["connection_lost"]
+        assert sum(len(engine.asked) for engine in stage.engines) == 1
+
+    run(story())
+
+
+def test_a_transaction_whose_caller_has_left_is_as_doubtful_as_it_is() -> None:
+    async def story() -> None:
+        stage = Stage(endpoint(0), endpoint(1), settings=UNHEDGED)
+        for failure, execution in (
+            (ConnectionLost("gone", sent=Sent.SENT), "unknown"),
+            (ConnectFailed("refused"), "not_sent"),
+        ):
+            stage.all_say(lambda method, params, failure=failure: Says(raises=failure))  # type: ignore[misc]
+            answer = await stage.call("eth_sendRawTransaction", RAW, gone=True)
+            assert isinstance(answer.error, CallerLeft)
+            assert answer.execution == execution
 
     run(story())
 
