@@ -10,18 +10,16 @@ Does not belong here: anything that decides (policy), parses (dialect) or holds 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 
 class RequestClass(enum.Enum):
     """What may be done with a call.  Policies key on this, never on the HTTP method.
 
-    `repeatable`: may go to another endpoint after bytes left.  `same_bytes`: a repeat must be the
-    same bytes (broadcasts).  `max_endpoints`: how many endpoints may be handed the call in all
-    (None: as many as the route's policy allows).  `last_resort`: may be sent to an endpoint that is
-    believed broken when nothing better exists.  `looked_up`: an unknown outcome can be settled by
-    asking for the locally computed transaction hash.
+    `repeatable`: may go to another endpoint after bytes left.  `max_endpoints`: how many endpoints may
+    be handed the call in all (None: as many as the route's policy allows).  `last_resort`: may be sent to
+    an endpoint that is believed broken when nothing better exists.  `looked_up`: an unknown outcome can
+    be settled by asking for the locally computed transaction hash.  `write`: it may change something.
     """
 
     PINNED_READ = ("pinned_read", True, None, True)
@@ -40,7 +38,6 @@ class RequestClass(enum.Enum):
     repeatable: bool
     max_endpoints: int | None
     last_resort: bool
-    same_bytes: bool
     looked_up: bool
     write: bool
 
@@ -51,7 +48,6 @@ class RequestClass(enum.Enum):
         self.max_endpoints = max_endpoints
         self.last_resort = last_resort
         self.looked_up = label in ("broadcast", "private_broadcast")
-        self.same_bytes = self.looked_up or label == "venue_signed_read"
         self.write = self.looked_up or label in ("signing", "venue_write", "operator", "unknown")
         return self
 
@@ -234,9 +230,7 @@ class Reason(enum.Enum):
     UNSUPPORTED = "unsupported"  # method not offered there
     NOT_PRIVATE = "not_private"  # the route has private endpoints, and a transaction stays with them
     NO_SLOT = "no_slot"  # concurrency limit
-    TRIED = "tried"  # already had this call
     LOWER_TIER = "lower_tier"  # healthy, but a better tier serves
-    NOT_PREFERRED = "not_preferred"  # healthy, another one looked faster
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +247,6 @@ class Method:
     family: Family
     block_param: int = -1
     cost: int = 1
-    cacheable: bool = False
     known: bool = True
     denied: bool = False
     answers_hash: bool = False  # the result is a transaction's hash, so ours may stand for it
@@ -380,15 +373,25 @@ class Endpoint:
         )
 
 
+class AttemptKind(enum.StrEnum):
+    """Why an attempt was made.  Only those of one call's plan are shown to its caller."""
+
+    PRIMARY = "primary"  # the first
+    RETRY = "retry"  # another endpoint, because the one before gave no answer
+    HEDGE = "hedge"  # another one, because the first was slow
+    CONSENSUS = "consensus"  # one of several whose answers are compared before there is an answer
+    AUDIT = "audit"  # the same asked again elsewhere, after the answer
+    PROBE = "probe"  # nobody's call: the gateway asks for itself
+
+
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
     """One finished attempt, as told to callers, logs and traces (never with a URL)."""
 
     endpoint: str
-    kind: str  # primary, retry, lookup, probe
+    kind: str  # an AttemptKind
     ended: str  # a ReplyKind value, or an upstream error's reason
     sent: Sent
     started_at: float
     ended_at: float
     detail: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)

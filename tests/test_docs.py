@@ -67,7 +67,7 @@ def test_every_noun_of_the_model_has_its_line_in_the_vocabulary() -> None:
 
 def test_every_reason_against_an_endpoint_that_a_page_can_show_is_explained_to_operators() -> None:
     text = (ROOT / "docs" / "operating.md").read_text()
-    choices = {"no_slot", "tried", "lower_tier", "not_preferred"}  # of one call, never a state of the endpoint
+    choices = {"no_slot", "lower_tier"}  # of one call, never a state of the endpoint
     assert {reason.value for reason in model.Reason if f"`{reason.value}`" not in text} - choices == set()
 
 

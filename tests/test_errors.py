@@ -132,9 +132,7 @@ def test_errors_are_made_in_the_one_file_and_at_the_listeners_door_only() -> Non
 
 @pytest.mark.parametrize("error", [e for e in LEAVES if issubclass(e, Exhausted)], ids=lambda error: error.__name__)
 def test_what_callers_are_told_never_holds_a_url_or_an_upstreams_words(error: type[Exhausted]) -> None:
-    record = AttemptRecord(
-        "alpha", "primary", "connection_lost", Sent.SENT, 1.0, 1.25, detail=f"lost {SECRET}", facts={"url": SECRET}
-    )
+    record = AttemptRecord("alpha", "primary", "connection_lost", Sent.SENT, 1.0, 1.25, detail=f"lost {SECRET}")
     data = error_data(error(f"failed at {SECRET}", attempts=(record, record), retry_after=2.00049))
     told = {"endpoint": "alpha", "ended": "connection_lost", "sent": "sent", "ms": 250}
     assert data == {"reason": error.reason, "retry_after": 2.0, "attempts": [told, told]}

@@ -31,20 +31,20 @@ from gateway.model import (
 
 ENUMS = [v for v in vars(model).values() if isinstance(v, type) and issubclass(v, enum.Enum) and v is not enum.Enum]
 
-# one letter for each fact of a class: r repeatable, s same bytes, l last resort, u looked up, w write; then the limit
+# one letter for each fact of a class: r repeatable, l last resort, u looked up, w write; then the limit
 CLASSES = """
-pinned_read        r.l..
-head_read          r.l..
-highest_read       r.l..
-heavy_read         r.l..  2
-broadcast          rs.uw
-private_broadcast  rs.uw
-stateful           .....  1
-signing            ....w  1
-venue_write        ....w  1
-venue_signed_read  rsl..
-operator           ....w  1
-unknown            ....w  1
+pinned_read        rl..
+head_read          rl..
+highest_read       rl..
+heavy_read         rl..  2
+broadcast          r.uw
+private_broadcast  r.uw
+stateful           ....  1
+signing            ...w  1
+venue_write        ...w  1
+venue_signed_read  rl..
+operator           ...w  1
+unknown            ...w  1
 """
 
 
@@ -53,16 +53,14 @@ def test_the_facts_of_every_request_class_are_what_the_design_says() -> None:
     for label, facts, *limit in map(str.split, CLASSES.strip().splitlines()):
         expected[label] = (tuple(letter != "." for letter in facts), int(limit[0]) if limit else None)
     assert expected == {
-        c.value: ((c.repeatable, c.same_bytes, c.last_resort, c.looked_up, c.write), c.max_endpoints)
-        for c in RequestClass
+        c.value: ((c.repeatable, c.last_resort, c.looked_up, c.write), c.max_endpoints) for c in RequestClass
     }
 
 
 def test_what_may_have_an_effect_is_never_repeated_unless_it_can_be_told_apart() -> None:
-    """A write is repeatable only as the same bytes, and then it can be looked up."""
+    """A write is repeatable only where its hash tells it apart, and it can be looked up."""
     for request_class in RequestClass:
         if request_class.write and request_class.repeatable:
-            assert request_class.same_bytes
             assert request_class.looked_up
         if request_class.write:
             assert not request_class.last_resort, "a write is never sent to an endpoint believed broken"

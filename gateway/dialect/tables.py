@@ -71,7 +71,6 @@ def _method(name: str, group: dict[str, Any], facts: dict[str, Any]) -> Method:
         Family(group["family"]),
         block_param=facts.get("block", -1),
         cost=facts.get("cost", 1),
-        cacheable=group.get("cacheable", False),
         denied=group.get("denied", False),
         answers_hash=facts.get("hash", False),
         examined=facts.get("examined", False),

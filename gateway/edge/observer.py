@@ -14,7 +14,7 @@ from random import Random
 from gateway.clock import Clock
 from gateway.dialect.venue_requests import VenueCall
 from gateway.errors import CallerLeft, GatewayError
-from gateway.model import AttemptRecord, Call, Sent
+from gateway.model import AttemptKind, AttemptRecord, Call, Sent
 from gateway.telemetry.logs import RateLimited
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.traces import (
@@ -25,9 +25,9 @@ from gateway.telemetry.traces import (
     new_context,
     parse_traceparent,
 )
-from gateway.upstream.calls.answers import Answer
+from gateway.upstream.calls.answers import Answer, Execution
 from gateway.upstream.calls.route import AnyRoute, Route
-from gateway.upstream.fleet.permits import Moved
+from gateway.upstream.fleet.permits import ANSWER, Moved
 from gateway.upstream.health.diagnosis import Verdict, in_words
 from gateway.upstream.venues.forwarded import Forwarded
 from gateway.upstream.venues.route import VenueRoute
@@ -110,7 +110,7 @@ class Observer:
         tracer = self._tracer
         if tracer.enabled and tracer.wanted(
             answer.attempts,
-            error is not None or answer.execution == "unknown",
+            error is not None or answer.execution is Execution.UNKNOWN,
             took,
             trail.context if trail is not None else None,
             self._chance.random(),
@@ -124,7 +124,7 @@ class Observer:
     ) -> None:
         """A request to a venue came to its end."""
         self.ended(route, call, answer, started_at, trail)
-        if answer.execution == "unknown":
+        if answer.execution is Execution.UNKNOWN:
             self._quiet.log(
                 logger,
                 logging.WARNING,
@@ -221,7 +221,7 @@ class Observer:
 
 def _is_news(answer: Answer | Forwarded, error: GatewayError) -> bool:
     """Whether a failure gets a line.  Nobody failed a caller who left, but what may have been done is told of."""
-    if answer.execution == "unknown":
+    if answer.execution is Execution.UNKNOWN:
         return isinstance(answer, Answer)  # a venue's has a line of its own
     return not isinstance(error, CallerLeft)
 
@@ -231,7 +231,7 @@ def _trace(
 ) -> CallTrace:
     records = answer.records
     if not records and answer.endpoint:  # the happy path keeps none: the call is its attempt
-        records = (AttemptRecord(answer.endpoint, "primary", "answer", Sent.ANSWERED, started_at, ended_at),)
+        records = (AttemptRecord(answer.endpoint, AttemptKind.PRIMARY, ANSWER, Sent.ANSWERED, started_at, ended_at),)
     kinds, evidence = in_words(route, ended_at) if len(records) > 1 or answer.error is not None else ((), "")
     return CallTrace(
         route=route.name,
@@ -246,6 +246,6 @@ def _trace(
         verdicts=kinds,
         evidence=evidence,
         system="jsonrpc" if isinstance(answer, Answer) else "rest",
-        execution=answer.execution,
+        execution=answer.execution or "",
         reconcile=answer.found_by if isinstance(answer, Forwarded) else "",
     )

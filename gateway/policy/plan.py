@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gateway.errors import AttemptsFailed, CallerLeft, DeadlinePassed, NoEndpoint, OutcomeUnknown
 from gateway.model import Elsewhere, Outcome, ReplyKind, RequestClass, Sent, Shown
 from gateway.policy.retry import LastAttempt, RetrySettings, Verdict, may_go_elsewhere
 
@@ -108,11 +109,11 @@ class Fail:
 
 Command = Launch | LookUp | Deliver | Fail
 
-TRIED_ALL = "attempts_failed"
-NO_ENDPOINT = "no_endpoint"
-TOO_LATE = "deadline_passed"
-UNKNOWN_OUTCOME = "outcome_unknown"
-NOBODY = "caller_left"
+TRIED_ALL = AttemptsFailed.reason
+NO_ENDPOINT = NoEndpoint.reason
+TOO_LATE = DeadlinePassed.reason
+UNKNOWN_OUTCOME = OutcomeUnknown.reason
+NOBODY = CallerLeft.reason
 
 
 @dataclass(slots=True)

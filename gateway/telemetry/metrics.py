@@ -33,6 +33,8 @@ from prometheus_client.utils import floatToGoString
 
 from gateway import errors
 from gateway.model import Family, ReplyKind, Shown
+from gateway.policy.breaker import BreakerState
+from gateway.policy.verdicts import VerdictKind
 from gateway.telemetry.redaction import Redactor
 from gateway.telemetry.tallies import (
     BUCKETS,
@@ -56,14 +58,14 @@ _REASONS: Final = frozenset(each.reason for each in _FAILURES if issubclass(each
 _CALL_ENDINGS: Final = _REASONS | {shown.value for shown in Shown} | {OTHER}
 _ATTEMPT_ENDINGS: Final = _REASONS | {kind.value for kind in ReplyKind} | {OTHER}
 _CALLER_REASONS: Final = sorted({each.reason for each in _FAILURES if issubclass(each, errors.CallerError)})
-_STATES: Final = ("closed", "half_open", "open")
+_STATES: Final = frozenset(state.value for state in BreakerState)
 _LES: Final = (*map(floatToGoString, BUCKETS), "+Inf")
 # What a route, endpoint or method may be called in a label; a URL never fits.
 _NAME: Final = re.compile(
     r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,99}|(?:GET|POST|PUT|PATCH|DELETE) /[A-Za-z0-9_./{}~#*-]{0,99}"  # a venue's call
 )
 
-VERDICTS: Final = ("local_fault", "chain_halted", "chain_split", "domain", "provider", "request")
+_VERDICTS: Final = tuple(kind.value for kind in VerdictKind)
 _ROUTE_COUNTERS: Final = (
     ("failovers", "failovers", "Calls that needed more than one endpoint."),
     ("retry_budget_refusals", "retry_budget_refusals", "Retries not made because the retry budget was used up."),
@@ -322,7 +324,7 @@ class Metrics(Collector):
             if gauge.head >= 0:
                 heads.add_metric((name,), gauge.head)
             waiting.add_metric((name,), gauge.waiting)
-            for kind in VERDICTS:
+            for kind in _VERDICTS:
                 verdicts.add_metric((name, kind), 1.0 if kind in gauge.verdicts else 0.0)
         yield from (heads, waiting, verdicts)
 

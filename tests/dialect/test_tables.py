@@ -107,7 +107,7 @@ def test_an_unknown_method_gets_the_strictest_class(table: str, name: str) -> No
     method = method_table(table).get(name)
     assert (method.request_class, method.family) == (RequestClass.UNKNOWN, Family.OTHER)
     assert (method.known, method.label) == (False, "other")
-    assert not method.cacheable and method.block_param == -1
+    assert method.block_param == -1
 
 
 def test_the_strictest_class_is_never_repeated_and_reaches_one_endpoint() -> None:
@@ -236,7 +236,7 @@ def test_no_method_is_in_two_groups(table: str) -> None:
 @pytest.mark.parametrize("table", TABLES)
 def test_the_data_names_nothing_the_table_does_not_read(table: str) -> None:
     for group in groups(table):
-        assert group.keys() <= {"class", "family", "cacheable", "denied", "methods"}
+        assert group.keys() <= {"class", "family", "denied", "methods"}
         for name, facts in group["methods"].items():
             assert facts.keys() <= {"block", "cost", "hash", "examined"}, name
 
@@ -296,15 +296,3 @@ def test_names_that_tell_what_they_are_have_the_family_that_they_tell() -> None:
             assert method.request_class is RequestClass.PINNED_READ, method.name
         if method.name.endswith("ByNumber") and method.family is Family.BLOCK:
             assert method.block_param == 0, method.name
-
-
-def test_what_changes_from_call_to_call_is_not_kept() -> None:
-    for name in (
-        "eth_blockNumber",
-        "eth_syncing",
-        "eth_gasPrice",
-        "eth_sendRawTransaction",
-        "eth_newFilter",
-        "eth_getLogs",
-    ):
-        assert not method_table("evm").get(name).cacheable

@@ -14,7 +14,7 @@ from gateway.edge.observer import Observer
 from gateway.errors import AttemptsFailed, CallerLeft, GatewayError
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.tallies import RouteStats
-from gateway.upstream.calls.answers import Answer
+from gateway.upstream.calls.answers import Answer, Execution
 from gateway.upstream.fleet.permits import Moved
 
 
@@ -41,7 +41,7 @@ class StillTracer:
     enabled = False
 
 
-def told_of(error: GatewayError, caplog: pytest.LogCaptureFixture, execution: str = "") -> list[str]:
+def told_of(error: GatewayError, caplog: pytest.LogCaptureFixture, execution: Execution | None = None) -> list[str]:
     """The warnings about one call that ended so."""
     caplog.clear()
     metrics = Metrics("1")
@@ -55,9 +55,9 @@ def told_of(error: GatewayError, caplog: pytest.LogCaptureFixture, execution: st
 
 def test_a_caller_who_left_is_counted_and_worries_nobody(caplog: pytest.LogCaptureFixture) -> None:
     assert told_of(CallerLeft("the caller closed its connection"), caplog) == []
-    assert told_of(CallerLeft("the caller closed its connection"), caplog, "not_sent") == []
+    assert told_of(CallerLeft("the caller closed its connection"), caplog, Execution.NOT_SENT) == []
     assert len(told_of(AttemptsFailed("no endpoint gave an answer"), caplog)) == 1
 
 
 def test_what_became_of_a_transaction_is_a_worry_although_its_caller_left(caplog: pytest.LogCaptureFixture) -> None:
-    assert len(told_of(CallerLeft("the caller closed its connection"), caplog, "unknown")) == 1
+    assert len(told_of(CallerLeft("the caller closed its connection"), caplog, Execution.UNKNOWN)) == 1

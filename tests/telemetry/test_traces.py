@@ -188,7 +188,7 @@ def test_no_span_holds_a_canary(
     tracer = tracer_to(collector.url, redactor)
     for canary in canaries:
         text = encode(canary)
-        record = AttemptRecord(text, text, text, Sent.SENT, 0.0, 1.0, detail=text, facts={text: text})
+        record = AttemptRecord(text, text, text, Sent.SENT, 0.0, 1.0, detail=text)
         tracer.write(
             CallTrace(route=text, method=text, started_at=0, ended_at=1, result=text, error=text, attempts=(record,))
         )

@@ -13,7 +13,7 @@ import asyncio
 
 from gateway.dialect.jsonrpc import read_error
 from gateway.errors import Disagreement
-from gateway.model import AttemptRecord, BlockRef, Call
+from gateway.model import AttemptKind, AttemptRecord, BlockRef, Call, Elsewhere
 from gateway.policy.agreement import Agreed, Ballot, ConsensusSettings, Undecided, choose
 from gateway.upstream.calls.answers import Answer, Attempt
 from gateway.upstream.calls.attempts import Attempts, Heads
@@ -40,7 +40,7 @@ async def agree(
     params = _pinned(route, call, [permit.state.position for permit in permits])
     tasks = [
         asyncio.ensure_future(
-            attempts.send(route, call, permit, deadline_at, heads, "consensus", again=True, params=params)
+            attempts.send(route, call, permit, deadline_at, heads, AttemptKind.CONSENSUS, again=True, params=params)
         )
         for permit in permits
     ]
@@ -108,7 +108,7 @@ def _fingerprint(route: Route, call: Call, attempt: Attempt) -> bytes | None:
         return None
     if reading.result is not None:
         return route.dialect.fingerprint(call.method, bytes(reading.result))
-    if reading.error is not None and reading.kind.elsewhere.value == "no":
+    if reading.error is not None and reading.kind.elsewhere is Elsewhere.NO:
         data = bytes(read_error(reading.error).data)  # what a revert carries; clients word the rest differently
         return b"error %d " % (reading.code or 0) + route.dialect.fingerprint(call.method, data)
     return None

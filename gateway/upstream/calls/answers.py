@@ -7,6 +7,7 @@ Does not belong here: which last word it is (policy/plan), or HTTP (edge).
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,12 +32,20 @@ Scrub = Callable[[bytes], bytes]
 _NOT_NOW = frozenset({ReplyKind.THROTTLED.value, ReplyKind.QUOTA.value})
 
 
+class Execution(enum.StrEnum):
+    """What became of a call that changes something."""
+
+    DONE = "done"
+    NOT_SENT = "not_sent"  # provably
+    UNKNOWN = "unknown"  # it was sent, and whether it took effect is not known
+
+
 @dataclass(slots=True, eq=False)
 class Answer:
     """What one call ends in: a result (whole or streamed), an upstream's error, or one of ours.
 
     `attempts` counts endpoints tried; `records` are filled only when something went wrong.
-    `execution` is ``done``, ``not_sent`` or ``unknown`` for calls that change something, else empty.
+    `execution` is None for calls that change nothing.
     `degraded` says, in one word, why it may be less than it should be: nobody healthy was left.
     """
 
@@ -47,7 +56,7 @@ class Answer:
     stream: Relay | None = None
     error: GatewayError | None = None
     records: tuple[AttemptRecord, ...] = ()
-    execution: str = ""
+    execution: Execution | None = None
     degraded: str = ""
 
     def encode(self, caller_id: bytes) -> bytes:
@@ -81,7 +90,7 @@ def deliver(route: Route, call: Call, attempts: Sequence[Attempt], command: Deli
     records = tuple(a.record for a in attempts)
     answer = Answer(attempt.permit.state.endpoint.id, len(attempts), records=records if len(records) > 1 else ())
     if call.request_class.write:
-        answer.execution = "done"
+        answer.execution = Execution.DONE
     if attempt.permit.last_resort:
         answer.degraded = "last_resort"
     reading = attempt.reading
@@ -93,10 +102,10 @@ def deliver(route: Route, call: Call, attempts: Sequence[Attempt], command: Deli
         answer.rpc_error = scrub(reading.error)
         answer.records = records
         if call.request_class.write and reading.kind.counts in (Outcome.FAILURE, Outcome.SOFT_FAILURE):
-            answer.execution = "unknown"  # words that do not say whether it took effect
+            answer.execution = Execution.UNKNOWN  # words that do not say whether it took effect
     elif command.shown is Shown.TRANSACTION_HASH:  # it is known, but this method answers with more than a hash
         answer.error = OutcomeUnknown(_unknown(route, call), attempts=records)
-        answer.execution = "unknown"
+        answer.execution = Execution.UNKNOWN
     elif attempt.stream is not None:
         answer.stream = attempt.stream
     elif reading is not None and reading.result is not None:
@@ -138,7 +147,7 @@ def fail(route: Route, call: Call, attempts: Sequence[Attempt], command: Fail, n
         error = AttemptsFailed(_words(records, "no endpoint gave an answer"), attempts=records, retry_after=wait)
     answer = Answer(attempts=len(attempts), error=error, records=records)
     if call.request_class.write:
-        answer.execution = "unknown" if sent else "not_sent"
+        answer.execution = Execution.UNKNOWN if sent else Execution.NOT_SENT
     return answer
 
 

@@ -15,7 +15,7 @@ from gateway.clock import Clock, wall_seconds
 from gateway.dialect.jsonrpc import BadReply, StreamedId, encode_request
 from gateway.dialect.ratelimits import limits_said
 from gateway.errors import AttemptError
-from gateway.model import AttemptRecord, BlockRef, Call, Effect, Family, Outcome, Reading, ReplyKind, Sent
+from gateway.model import AttemptKind, AttemptRecord, BlockRef, Call, Effect, Family, Outcome, Reading, ReplyKind, Sent
 from gateway.policy.plan import Ended
 from gateway.upstream.calls.answers import Attempt
 from gateway.upstream.calls.examination import examine
@@ -46,7 +46,7 @@ class Attempts:
         permit: Permit,
         deadline_at: float,
         heads: Heads | None,
-        kind: str,
+        kind: AttemptKind,
         *,
         again: bool,
         params: bytes | None = None,
@@ -55,7 +55,7 @@ class Attempts:
     ) -> Attempt:
         """One attempt, to its end.  Never raises but for cancellation, which gives the permit back.
 
-        `kind` is for the record (primary, retry, hedge, ...); `again` says that another endpoint has
+        `kind` is for the record; `again` says that another endpoint has
         answered before; `params` are sent instead of the call's own.
         """
         now = self.clock()
@@ -77,7 +77,7 @@ class Attempts:
             raise
 
     async def understand(
-        self, route: Route, call: Call, permit: Permit, response: Reply, wire_id: int, kind: str, *, again: bool
+        self, route: Route, call: Call, permit: Permit, response: Reply, wire_id: int, kind: AttemptKind, *, again: bool
     ) -> Attempt:
         """Classify an answer and settle its permit (a streamed one settles when the stream ends)."""
         stream = response.stream
@@ -100,11 +100,11 @@ class Attempts:
             permit.settle(reading.kind.counts, reading.kind.value, now, reading)
         return attempt
 
-    def bad_reply(self, permit: Permit, detail: str, kind: str) -> Attempt:
+    def bad_reply(self, permit: Permit, detail: str, kind: AttemptKind) -> Attempt:
         """An answer that is not one."""
         return self.found(permit, Reading(ReplyKind.BAD_REPLY, detail=detail), kind)
 
-    def found(self, permit: Permit, reading: Reading, kind: str) -> Attempt:
+    def found(self, permit: Permit, reading: Reading, kind: AttemptKind) -> Attempt:
         """An answer whose reading is known already."""
         now = self.clock()
         if not _may_be_right(reading):
@@ -113,7 +113,7 @@ class Attempts:
         ended = Ended(permit.state.position, Sent.ANSWERED, reading.kind, reading.kind.value)
         return Attempt(permit, record, ended, reading)
 
-    def failed(self, permit: Permit, error: AttemptError, kind: str) -> Attempt:
+    def failed(self, permit: Permit, error: AttemptError, kind: AttemptKind) -> Attempt:
         """No answer came."""
         now = self.clock()
         permit.failed(error, now)
@@ -160,7 +160,7 @@ class Attempts:
         head: bytes,
         rest: AsyncIterator[bytes],
         wire_id: int,
-        kind: str,
+        kind: AttemptKind,
     ) -> Attempt:
         """A result that is passed on while it comes; its permit settles at its end."""
         try:
@@ -172,7 +172,9 @@ class Attempts:
         ended = Ended(permit.state.position, Sent.ANSWERED, ReplyKind.ANSWER, ReplyKind.ANSWER.value)
         return Attempt(permit, record, ended, Reading(ReplyKind.ANSWER), relay)
 
-    def _record(self, permit: Permit, kind: str, ended: str, sent: Sent, now: float, detail: str) -> AttemptRecord:
+    def _record(
+        self, permit: Permit, kind: AttemptKind, ended: str, sent: Sent, now: float, detail: str
+    ) -> AttemptRecord:
         return AttemptRecord(permit.state.endpoint.id, kind, ended, sent, permit.started_at, now, detail)
 
 

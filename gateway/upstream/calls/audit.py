@@ -12,7 +12,7 @@ import asyncio
 from random import Random
 
 from gateway.clock import Clock
-from gateway.model import BlockRef, Call, ReplyKind
+from gateway.model import AttemptKind, BlockRef, Call, ReplyKind
 from gateway.upstream.calls.attempts import Attempts
 from gateway.upstream.calls.route import Route
 from gateway.upstream.fleet.blocks import RECENT
@@ -78,7 +78,7 @@ class Auditor:
         permit = route.pool.next(call, tuple(said), False, now, apart=True)
         if permit is None:
             return None
-        attempt = await self._attempts.send(route, call, permit, now + PATIENCE, None, "audit", again=True)
+        attempt = await self._attempts.send(route, call, permit, now + PATIENCE, None, AttemptKind.AUDIT, again=True)
         self._attempts.settle(route, call, [attempt])
         attempt.close()
         reading = attempt.reading

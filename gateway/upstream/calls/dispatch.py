@@ -15,12 +15,12 @@ from collections.abc import Callable
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import BadReply, encode_request, read_reply
 from gateway.errors import AttemptError
-from gateway.model import Call, Outcome, Reading, ReplyKind, RequestClass
+from gateway.model import AttemptKind, Call, Outcome, Reading, ReplyKind, RequestClass
 from gateway.policy.plan import CallerGone, Command, Deliver, Ended, Fail, Launch, LookedUp, LookUp, NothingLeft, Plan
 from gateway.policy.retry import Verdict
 from gateway.upstream.calls import splitting
 from gateway.upstream.calls.agreeing import agree
-from gateway.upstream.calls.answers import Answer, Attempt, Scrub, deliver, fail
+from gateway.upstream.calls.answers import Answer, Attempt, Execution, Scrub, deliver, fail
 from gateway.upstream.calls.attempts import Attempts, Heads
 from gateway.upstream.calls.audit import Auditor
 from gateway.upstream.calls.examination import look_into
@@ -28,10 +28,11 @@ from gateway.upstream.calls.hedge import Hedge
 from gateway.upstream.calls.lookup import look_up
 from gateway.upstream.calls.route import Route
 from gateway.upstream.calls.waiting import Shed
-from gateway.upstream.fleet.permits import Permit
+from gateway.upstream.fleet.permits import ANSWER, Permit
 from gateway.upstream.wire.engine import Reply
 
 Gone = Callable[[], bool]
+_FIRST, _DONE = AttemptKind.PRIMARY, Execution.DONE  # looked up once: an enum's members are slow to reach
 _HEDGED = (RequestClass.PINNED_READ, RequestClass.HEAD_READ)
 
 
@@ -100,11 +101,11 @@ class Dispatcher:
                         return ending
                     first = ending
             if first is None:
-                first = await self._attempts.understand(route, call, permit, response, wire_id, "primary", again=False)
+                first = await self._attempts.understand(route, call, permit, response, wire_id, _FIRST, again=False)
         except BadReply as problem:
-            first = self._attempts.bad_reply(permit, str(problem), "primary")
+            first = self._attempts.bad_reply(permit, str(problem), _FIRST)
         except AttemptError as error:
-            first = self._attempts.failed(permit, error, "primary")
+            first = self._attempts.failed(permit, error, _FIRST)
         except BaseException:
             permit.release()
             if hedge is not None:
@@ -119,15 +120,15 @@ class Dispatcher:
             finding = look_into(route, call, permit.state.position, result, self._clock())
             if finding is not None and finding.kind is not ReplyKind.ANSWER:
                 reading = Reading(finding.kind, result=finding.result or result, detail=finding.detail)
-                return self._attempts.found(permit, reading, "primary")
-        permit.settle(Outcome.SUCCESS, "answer", self._clock())
+                return self._attempts.found(permit, reading, _FIRST)
+        permit.settle(Outcome.SUCCESS, ANSWER, self._clock())
         if hedge is not None and hedge.started:
             hedge.drop()
         if self._auditor is not None and call.request_class is RequestClass.PINNED_READ:
             self._auditor.consider(route, call, permit.state.position, result)
         if finding is not None:
             result = finding.result or result
-        return Answer(permit.state.endpoint.id, result=result, execution="done" if call.request_class.write else "")
+        return Answer(permit.state.endpoint.id, result=result, execution=_DONE if call.request_class.write else None)
 
     def _hedge(
         self, route: Route, call: Call, permit: Permit, deadline_at: float, heads: Heads | None, now: float
@@ -260,5 +261,5 @@ class Dispatcher:
             permit = pool.next(call, used, True, self._clock(), rouse=command.rouse)
         if permit is None:
             return None
-        kind = "retry" if command.used else "primary"
+        kind = AttemptKind.RETRY if command.used else _FIRST
         return await self._attempts.send(route, call, permit, deadline_at, heads, kind, again=bool(command.used))

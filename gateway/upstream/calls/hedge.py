@@ -13,7 +13,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from gateway.model import AttemptRecord, Call, Elsewhere, Sent
+from gateway.errors import Cancelled
+from gateway.model import AttemptKind, AttemptRecord, Call, Elsewhere, Sent
 from gateway.upstream.calls.answers import Attempt
 from gateway.upstream.calls.attempts import Attempts, Heads
 from gateway.upstream.calls.route import Route
@@ -56,7 +57,9 @@ class Hedge:
             return
         route.stats.hedges += 1
         self._task = asyncio.ensure_future(
-            self._attempts.send(route, self._call, permit, self._deadline_at, self._heads, "hedge", again=False)
+            self._attempts.send(
+                route, self._call, permit, self._deadline_at, self._heads, AttemptKind.HEDGE, again=False
+            )
         )
 
         def ended(task: asyncio.Task[Attempt]) -> None:
@@ -73,7 +76,15 @@ class Hedge:
         first.cell.load.observe(max(now - first.started_at, first.cell.load.estimate), now)
         first.cell.suspect = True
         first.release()
-        return AttemptRecord(first.state.endpoint.id, "primary", "cancelled", Sent.SENT, first.started_at, now, "slow")
+        return AttemptRecord(
+            first.state.endpoint.id,
+            AttemptKind.PRIMARY,
+            Cancelled.reason,
+            Sent.SENT,
+            first.started_at,
+            now,
+            "slow",
+        )
 
     async def result(self) -> Attempt | None:
         """The second leg's end, waited for; None when there was none."""

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import BadReply, encode_request, read_reply
 from gateway.errors import AttemptError
-from gateway.model import Call, Outcome, RequestClass
+from gateway.model import Call, Outcome, ReplyKind, RequestClass
 from gateway.upstream.calls.route import Route
-from gateway.upstream.fleet.permits import Permit
+from gateway.upstream.fleet.permits import ANSWER, Permit
 
 LOOK_UP_FOR = 2.0  # seconds in all; eRPC gives its verification 3
 ROUND_AFTER = 0.25  # seconds between two rounds
@@ -86,9 +86,9 @@ async def _ask(
             permit.failed(error, clock())
             return None
         except BadReply:
-            permit.settle(Outcome.FAILURE, "bad_reply", clock())
+            permit.settle(Outcome.FAILURE, ReplyKind.BAD_REPLY.value, clock())
             return None
         if result is None or response.status != 200:
             return None
-        permit.settle(Outcome.SUCCESS, "answer", clock())
+        permit.settle(Outcome.SUCCESS, ANSWER, clock())
         return route.dialect.found(wanted, bytes(result))

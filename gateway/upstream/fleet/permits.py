@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gateway.errors import AttemptError
-from gateway.model import Effect, Outcome, Reading, Sent
+from gateway.errors import AttemptError, Cancelled
+from gateway.model import Effect, Outcome, Reading, ReplyKind, Sent
 from gateway.policy.admission import AdmissionSettings
 from gateway.policy.agreement import AuditSettings
 from gateway.policy.breaker import BreakerSettings, BreakerState
@@ -25,6 +25,9 @@ from gateway.policy.selection import SelectionSettings
 
 if TYPE_CHECKING:
     from gateway.upstream.fleet.endpoints import Cell, EndpointState
+
+ANSWER = ReplyKind.ANSWER.value
+"""How an attempt has ended to which a good answer came."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +133,7 @@ class Permit:
     def release(self) -> None:
         """Leave without a verdict (cancelled, caller gone)."""
         if not self.settled:
-            self.settle(Outcome.IGNORED, "cancelled", self.state.pool.clock())
+            self.settle(Outcome.IGNORED, Cancelled.reason, self.state.pool.clock())
 
     def unused(self) -> None:
         """Nothing was sent after all: the slot goes back, and so does what it cost."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+from gateway.errors import AttemptTimeout, ConnectFailed, ConnectionLost, ConnectTimeout, ResolveFailed, TlsFailed
 from gateway.model import Call, Family, Method, Outcome, Reason, ReplyKind
 from gateway.policy.selection import NEVER, NEVER_USED, Candidate, Ranking, pick, rank, successor
 from gateway.upstream.fleet.endpoints import Cell, EndpointState
@@ -21,12 +22,14 @@ from gateway.upstream.fleet.facts import Facts
 from gateway.upstream.fleet.permits import Permit
 
 SHORT_RANGE = 100  # blocks; no endpoint is known to refuse a log query that spans less
-RECONNECTS = frozenset({"connect_failed", "connect_timeout", "resolve_failed", "tls_failed", "connection_lost"})
+RECONNECTS = frozenset(
+    each.reason for each in (ConnectFailed, ConnectTimeout, ResolveFailed, TlsFailed, ConnectionLost)
+)
 BUDGET_LOOKED_AT_EVERY = 60.0  # seconds: another endpoint of its account may have found that it is renewed
 _NO_LATER = (Family.HEAD, Family.SEND)  # a head that went back is seen in the answer; a send is about no block
 _SOON = (Reason.NO_BUDGET, Reason.HELD)
 THROTTLED = ReplyKind.THROTTLED.value
-UNREACHED = RECONNECTS | {"attempt_timeout"}
+UNREACHED = RECONNECTS | {AttemptTimeout.reason}
 """How an attempt ends that found nobody: the fault may be our own network's."""
 
 
@@ -282,7 +285,7 @@ class Pool(Facts):
         if ended in UNREACHED:
             if ended in RECONNECTS:
                 self.lost_touch(state)
-            if ended == "attempt_timeout":
+            if ended == AttemptTimeout.reason:
                 cell.limit.dropped(cell.load.in_flight + 1, now)
             token = (state, cell, abs(generation), outcome)  # whatever comes of it, the probe is not out any more
             provider, halfway = state.endpoint.provider, 0.5 * (permit.started_at + now)

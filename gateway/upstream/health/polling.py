@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from gateway.clock import Clock
 from gateway.dialect.software import software
-from gateway.model import Call, Family, HeadReport
+from gateway.model import AttemptKind, Call, Family, HeadReport
+from gateway.policy.breaker import BreakerState
 from gateway.upstream.calls.attempts import Attempts
 from gateway.upstream.calls.route import Route
 from gateway.upstream.fleet.endpoints import EndpointState
@@ -167,7 +168,7 @@ class Poller:
         call: Call = route.dialect.call(method, params, b"0")
         permit = route.pool.ask(state.position, call.method.family, self._clock(), call.method.cost)
         until = self._clock() + min(PATIENCE, route.transport.attempt_timeout)
-        attempt = await self._attempts.send(route, call, permit, until, None, "probe", again=True)
+        attempt = await self._attempts.send(route, call, permit, until, None, AttemptKind.PROBE, again=True)
         self._attempts.settle(route, call, [attempt])
         attempt.close()
         reading = attempt.reading
@@ -185,5 +186,5 @@ def _may_be_asked(state: EndpointState, now: float) -> bool:
         and now >= state.hold.until
         and state.awake
         and not state.budget.used_up(now)
-        and (head is None or head.breaker.state.value == "closed")
+        and (head is None or head.breaker.state is BreakerState.CLOSED)
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from gateway.policy.breaker import BreakerState
 from gateway.policy.verdicts import DomainFacts
 from gateway.upstream.calls.route import AnyRoute
 from gateway.upstream.fleet.endpoints import EndpointState
@@ -72,5 +73,5 @@ def wide_domains(routes: Iterable[AnyRoute], now: float) -> dict[str, tuple[Doma
 
 
 def _down_since(state: EndpointState, now: float) -> float:
-    opened = (c.breaker.changed_at for c in state.cells if c is not None and c.breaker.state.value != "closed")
+    opened = (c.breaker.changed_at for c in state.cells if c is not None and c.breaker.state is not BreakerState.CLOSED)
     return min(opened, default=now)

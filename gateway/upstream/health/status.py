@@ -69,7 +69,7 @@ def explanation(route: str, pool: Pool, call: Call, now: float) -> dict[str, Any
         if i in ranking.front:
             row["verdict"] = "chosen from"
         elif i in ranking.behind:
-            row["verdict"], row["reason"] = "waiting", "lower_tier"
+            row["verdict"], row["reason"] = "waiting", Reason.LOWER_TIER.value
         else:
             reason, until = refused[i]
             row["verdict"], row["reason"] = "refused", reason.value

@@ -26,14 +26,16 @@ from gateway.errors import (
     OutcomeUnknown,
     VenueLimited,
 )
-from gateway.model import Outcome, Reading, ReplyKind, RequestClass, Sent
+from gateway.model import AttemptKind, Outcome, Reading, ReplyKind, RequestClass, Sent
 from gateway.policy.plan import NOBODY, TOO_LATE, CallerGone, Command, Deliver, Ended, Fail, Launch, NothingLeft, Plan
 from gateway.policy.retry import Verdict
 from gateway.policy.weights import Priority
-from gateway.upstream.fleet.permits import Permit
+from gateway.upstream.calls.answers import Execution
+from gateway.upstream.fleet.permits import ANSWER, Permit
 from gateway.upstream.venues.forwarded import Forwarded, collected, size_of
 from gateway.upstream.venues.gate import Limited
 from gateway.upstream.venues.route import VenueRoute
+from gateway.upstream.venues.shelf import JOINED, MISS
 from gateway.upstream.venues.tries import Try, answer_of, close_all, left, refusals, refused
 from gateway.upstream.wire.decoding import BodyDecoder, DecodingError
 from gateway.upstream.wire.engine import Reply
@@ -50,6 +52,7 @@ _PRIORITIES = {
     Use.MARKET: Priority.LONE,
     Use.INFO: Priority.LONE,
 }
+_FIRST = AttemptKind.PRIMARY  # looked up once: an enum's members are slow to reach
 Gone = Callable[[], bool]
 
 
@@ -109,9 +112,9 @@ class Forwarder:
                 error = DeadlinePassed("the deadline passed; the same was being asked already")
                 return Forwarded(attempts=0, error=error)
             impatient = isinstance(answer.error, (DeadlinePassed, VenueLimited)) and answer.until < deadline_at - MORE
-            if how != "joined" or not impatient:
+            if how != JOINED or not impatient:
                 break  # who has more time than the one that asked asks again
-        if how == "miss":
+        if how == MISS:
             answer.shared = how
             return answer
         headers = [item for item in answer.headers if item[0].lower() != b"set-cookie"]
@@ -138,7 +141,7 @@ class Forwarder:
         if permit is None:
             route.gate.returned(charges)
             return await self._by_plan(route, call, head, deadline_at, caller, gone, None)
-        first = await self._try(route, call, head, permit, deadline_at, charges, "primary")
+        first = await self._try(route, call, head, permit, deadline_at, charges, _FIRST)
         if first.reading.word is Word.ANSWER and first.reply is not None:
             return answer_of(route, call, [first], first)
         return await self._by_plan(route, call, head, deadline_at, caller, gone, first)
@@ -190,7 +193,7 @@ class Forwarder:
         permit: Permit,
         deadline_at: float,
         charges: list[tuple[str, str, float]],
-        kind: str,
+        kind: AttemptKind,
     ) -> Try:
         """Send it once and understand the answer.  Never raises but for cancellation."""
         write = call.write
@@ -218,7 +221,7 @@ class Forwarder:
             if scope is not None:
                 route.gate.hold(reading.hold_for, scope, reading.banned)
         if reading.word is Word.ANSWER:
-            permit.settle(Outcome.SUCCESS, "answer", now)
+            permit.settle(Outcome.SUCCESS, ANSWER, now)
         else:
             shut = reading.kind is ReplyKind.GONE and not call.signed  # a no to one account is no fact of the host
             effect = Reading(reading.kind) if shut else None
@@ -232,7 +235,7 @@ class Forwarder:
         permit: Permit,
         error: AttemptError,
         charges: list[tuple[str, str, float]],
-        kind: str,
+        kind: AttemptKind,
     ) -> Try:
         now = self._clock()
         permit.settle(error.counts, error.reason, now)
@@ -340,7 +343,7 @@ class Forwarder:
         if permit is None:
             route.gate.returned(charges)
             return None
-        kind = "retry" if command.used else "primary"
+        kind = AttemptKind.RETRY if command.used else _FIRST
         return await self._try(route, call, head, permit, deadline_at, charges, kind)
 
     def _fail(
@@ -376,8 +379,8 @@ class Forwarder:
             error = DeadlinePassed(f"the deadline passed ({words})", attempts=records)
         else:
             error = AttemptsFailed(f"no host of {route.title} gave an answer ({words})", attempts=records)
-        execution = ("unknown" if sent else "not_sent") if write else ""
-        found_by = route.requests.found_by(call) if execution == "unknown" else ""
+        execution = (Execution.UNKNOWN if sent else Execution.NOT_SENT) if write else None
+        found_by = route.requests.found_by(call) if execution is Execution.UNKNOWN else ""
         return Forwarded(attempts=len(tries), error=error, records=records, execution=execution, found_by=found_by)
 
 

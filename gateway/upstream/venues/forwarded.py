@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from gateway.dialect.venue import Word
 from gateway.errors import AttemptError, AttemptsFailed, GatewayError
 from gateway.model import AttemptRecord
+from gateway.upstream.calls.answers import Execution
 from gateway.upstream.venues.shelf import LARGEST
 from gateway.upstream.wire.engine import Stream
 
@@ -18,9 +19,9 @@ from gateway.upstream.wire.engine import Stream
 class Forwarded:
     """A request's end.  Either `error` is ours, or the rest is the venue's own answer.
 
-    `headers` are as they came; `stream` is the rest of a large body.  `execution` is ``done``, ``not_sent`` or
-    ``unknown`` for writes, else empty; `found_by` how to find out.  `until` is the instant at which whoever asked
-    would have had no more time, for those who share it.
+    `headers` are as they came; `stream` is the rest of a large body.  `execution` is None for calls that change
+    nothing; `found_by` says how to find out what became of a write that may have been done.  `until` is the
+    instant at which whoever asked would have had no more time, for those who share it.
     """
 
     status: int = 0
@@ -31,7 +32,7 @@ class Forwarded:
     attempts: int = 1
     error: GatewayError | None = None
     records: tuple[AttemptRecord, ...] = ()
-    execution: str = ""
+    execution: Execution | None = None
     found_by: str = ""
     shared: str = ""
     degraded: str = ""

@@ -20,6 +20,9 @@ LARGEST = 16_000_000  # one answer; Binance's exchangeInfo is about 12 MB, and a
 OVERHEAD = 4096  # bytes counted for what an entry needs besides its answer; most of it is the request
 KEYS = 10_000  # of which it is known how often they were asked for lately
 POPULAR = 3  # times
+HIT, JOINED, MISS = "hit", "joined", "miss"
+"""How an answer came: it was fresh, another caller's request was under way, or it was asked for."""
+
 T = TypeVar("T")
 
 
@@ -66,7 +69,7 @@ class Shelf:
         fetch: Callable[[], Awaitable[T]],
         size_of: Callable[[T], int | None],
     ) -> tuple[T, str]:
-        """The answer, and how it came: hit, joined or miss.
+        """The answer, and how it came: `HIT`, `JOINED` or `MISS`.
 
         `size_of` says how many bytes an answer takes; None: it is not to be kept or shared.
         Raises what `fetch` raises, and TimeoutError when another caller's request takes too long.
@@ -75,17 +78,17 @@ class Shelf:
         while True:
             found = self.fresh(key)
             if found is not None:
-                return found, "hit"  # type: ignore[return-value]
+                return found, HIT  # type: ignore[return-value]
             flight = self._flights.get(key)
             if flight is None:
-                return await self._lead(key, fresh_for, fetch, size_of), "miss"
+                return await self._lead(key, fresh_for, fetch, size_of), MISS
             self.joined += 1
             done, _ = await asyncio.wait({flight}, timeout=max(0.0, deadline_at - self._clock()))
             if not done:
                 raise TimeoutError
             if flight.cancelled():
                 continue  # whoever asked has left, or its answer cannot be shared: ask again
-            return flight.result(), "joined"  # type: ignore[return-value]
+            return flight.result(), JOINED  # type: ignore[return-value]
 
     async def _lead(
         self, key: Hashable, fresh_for: float, fetch: Callable[[], Awaitable[T]], size_of: Callable[[T], int | None]

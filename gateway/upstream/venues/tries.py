@@ -10,9 +10,10 @@ from __future__ import annotations
 from gateway.dialect.venue import Word
 from gateway.dialect.venue_answers import GOOD, VenueReading
 from gateway.dialect.venue_requests import VenueCall
-from gateway.errors import AttemptError, CallerLeft, VenueLimited
-from gateway.model import AttemptRecord, Sent
+from gateway.errors import AttemptError, CallerLeft, GatewayError, VenueLimited
+from gateway.model import AttemptKind, AttemptRecord, Sent
 from gateway.policy.plan import Ended
+from gateway.upstream.calls.answers import Execution
 from gateway.upstream.fleet.permits import Permit
 from gateway.upstream.venues.forwarded import Forwarded
 from gateway.upstream.venues.route import VenueRoute
@@ -27,7 +28,7 @@ class Try:
     def __init__(
         self,
         permit: Permit,
-        kind: str,
+        kind: AttemptKind,
         ended_at: float,
         reply: Reply | None = None,
         reading: VenueReading = GOOD,
@@ -64,13 +65,17 @@ class Try:
 def refused(call: VenueCall, why: str, retry_after: float) -> Forwarded:
     """It got no turn in time."""
     error = VenueLimited(f"{why}; nothing was sent", retry_after=retry_after)
-    return Forwarded(attempts=0, error=error, execution="not_sent" if call.write else "")
+    return _unsent(call, error)
 
 
 def left(call: VenueCall) -> Forwarded:
     """Its caller went while it waited, and could not be told what becomes of it."""
     error = CallerLeft("the caller closed its connection while it waited; nothing was sent")
-    return Forwarded(attempts=0, error=error, execution="not_sent" if call.write else "")
+    return _unsent(call, error)
+
+
+def _unsent(call: VenueCall, error: GatewayError) -> Forwarded:
+    return Forwarded(attempts=0, error=error, execution=Execution.NOT_SENT if call.write else None)
 
 
 def answer_of(route: VenueRoute, call: VenueCall, tries: list[Try], attempt: Try) -> Forwarded:
@@ -91,8 +96,8 @@ def answer_of(route: VenueRoute, call: VenueCall, tries: list[Try], attempt: Try
     if attempt.permit.last_resort:
         answer.degraded = "last_resort"
     if call.write:
-        answer.execution = "done" if reading.settled else "unknown"
-        if answer.execution == "unknown":
+        answer.execution = Execution.DONE if reading.settled else Execution.UNKNOWN
+        if answer.execution is Execution.UNKNOWN:
             answer.found_by = route.requests.found_by(call)
     return answer
 
