@@ -84,7 +84,7 @@ def build_gate(venue: Venue, weights: WeightSettings, own: VenueSettings) -> Gat
     """The venue's limits and who waits for them."""
     limits = [WeightLimit(limit.name, limit.amount, limit.window, limit.each) for limit in venue.limits]
     turns = Turns(own.waiting, own.waiting_per_caller)  # type: ignore[var-annotated]
-    return Gate(WeightLimits(limits, weights, monotonic()), turns, monotonic)
+    return Gate(WeightLimits(limits, weights), turns, monotonic)
 
 
 def build_streams(

@@ -147,11 +147,6 @@ def _own_words(text: str, method: Method) -> str:
     return own if method.known or len(method.name) < SHORTEST_WORDS else own.replace(method.name.casefold(), " ")
 
 
-def is_revert_result(result: bytes) -> bool:
-    """Whether a raw result is a revert that a node passed off as one: Error(string) or Panic(uint256), whole words."""
-    return result[1:11].lower() in _REVERT_DATA[:2] and (len(result) - 12) % 64 == 0
-
-
 def _limit_at(text: str, where: str) -> int | None:
     if where == "hex_pair":
         pair = _HEX_PAIR.search(text)

@@ -69,10 +69,6 @@ class Callers:
         self._keys = [(_digest(key.encode()), caller) for key, caller in keys]
         self._anonymous = ANONYMOUS if allow_anonymous or not keys else None
 
-    @property
-    def configured(self) -> bool:
-        return bool(self._keys)
-
     def identify(self, presented: bytes | None) -> Caller:
         """The caller of a presented key.  Raises Unauthorized; all keys are compared, whichever fits."""
         if presented is None:

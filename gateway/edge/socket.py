@@ -33,7 +33,7 @@ KERNEL_BUFFER = 131_072  # bytes asked of the kernel for what is sent; it takes 
 NEVER = float("inf")
 
 STOPPING = "the gateway is stopping"
-GOING_AWAY, BAD_TEXT, POLICY, TOO_BIG, INTERNAL, RESTART, TRY_LATER = 1001, 1007, 1008, 1009, 1011, 1012, 1013
+GOING_AWAY, BAD_TEXT, POLICY, INTERNAL, RESTART, TRY_LATER = 1001, 1007, 1008, 1011, 1012, 1013
 
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 

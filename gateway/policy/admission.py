@@ -134,7 +134,7 @@ class WaitingRoom:
     def __len__(self) -> int:
         return self._count
 
-    def join(self, ticket: Ticket, now: float) -> Joined | Refused:
+    def join(self, ticket: Ticket) -> Joined | Refused:
         """Let a call wait, if need be in somebody's place."""
         victim = None
         if self._count >= self._settings.queue:

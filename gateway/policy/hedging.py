@@ -11,7 +11,7 @@ Does not belong here: running two legs (upstream/calls/hedge).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, inf, log
+from math import exp, inf
 
 from gateway.bounds import require_bounds, setting
 
@@ -70,8 +70,3 @@ class Quantile:
         self._estimate *= self._up if latency > self._estimate else self._down
         if self._seen >= SAMPLES_AT_LEAST:
             self.value = self._estimate
-
-
-def steps_to_settle() -> int:
-    """Observations until the steps are fine."""
-    return int(log(LAST_STEP / FIRST_STEP) / log(COOLING)) + 1

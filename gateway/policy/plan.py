@@ -140,7 +140,7 @@ class Plan:
         if isinstance(event, Ended):
             command = self._after(event, now, budget_left)
         elif isinstance(event, LookedUp):
-            command = self._after_look_up(event.found, now, budget_left)
+            command = self._after_look_up(event.found)
         elif isinstance(event, NothingLeft):
             command = self._last_word(Verdict.ATTEMPTS_USED, event.free_after)
         else:
@@ -179,7 +179,7 @@ class Plan:
             self.once_used = True
         return Launch(tuple(self.used), self.request_class.last_resort, paid, event.kind is not ReplyKind.EMPTY)
 
-    def _after_look_up(self, found: bool | None, now: float, budget_left: bool) -> Command:
+    def _after_look_up(self, found: bool | None) -> Command:
         self.looked_up = True
         if found:
             return Deliver(len(self.ends) - 1, Shown.TRANSACTION_HASH)

@@ -105,7 +105,7 @@ class _Rule:
 class WeightLimits:
     """The live counts of one venue for one source address; all of its hosts share them."""
 
-    def __init__(self, limits: Sequence[WeightLimit], settings: WeightSettings, now: float) -> None:
+    def __init__(self, limits: Sequence[WeightLimit], settings: WeightSettings) -> None:
         self.settings = settings
         self.held_until = 0.0
         self._rules = {limit.name: _Rule(limit, settings) for limit in limits}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialect.classification import MAX_TEXT, Rules, _own_words, _text_of, is_revert_result, rules_for
+from gateway.dialect.classification import MAX_TEXT, Rules, _own_words, _text_of, rules_for
 from gateway.dialect.evm import EvmDialect
 from gateway.dialect.registry import dialect_named
 from gateway.dialect.tables import MethodTable, method_table
@@ -323,26 +323,6 @@ def test_a_known_transaction_is_told_by_its_hash_only_where_the_answer_is_a_hash
 def test_a_receipt_that_is_not_there_yet_is_an_answer_and_on_a_read_its_code_means_nothing() -> None:
     assert kind_of(4, "", method="eth_sendRawTransactionSync") is ReplyKind.REFUSAL
     assert kind_of(4, "", method=SEND) is kind_of(5, "", method=CALL) is ReplyKind.UNCLASSIFIED
-
-
-@pytest.mark.parametrize(
-    ("result", "reverted"),
-    [
-        (b'"0x08c379a0' + b"0" * 192 + b'"', True),
-        (b'"0x08C379A0' + b"0" * 192 + b'"', True),
-        (b'"0x4e487b71' + b"0" * 64 + b'"', True),
-        (b'"0x08c379a0"', True),
-        (b'"0x08c379a0' + b"0" * 10 + b'"', False),  # bytes of something else that happen to begin so
-        (b'"0x' + b"0" * 64 + b'"', False),
-        (b'"0x"', False),
-        (b'"reverted 0"', False),
-        (b'{"x":"0x08c379a0"}', False),
-        (b"null", False),
-        (b"", False),
-    ],
-)
-def test_a_revert_that_a_node_passes_off_as_a_result_is_seen(result: bytes, reverted: bool) -> None:
-    assert is_revert_result(result) is reverted
 
 
 def test_revert_data_is_an_answer_whatever_code_and_words_come_with_it() -> None:

@@ -30,8 +30,8 @@ def served(room: WaitingRoom, now: float = 0.0) -> list[Ticket]:
 def test_transactions_go_first_then_the_important_reads_and_heavy_ones_last() -> None:
     room = WaitingRoom(SETTINGS, 0.0)
     for request_class in (HEAVY, HEAD, RequestClass.HIGHEST_READ, SEND, RequestClass.STATEFUL):
-        room.join(ticket(request_class=request_class), 0.0)
-    room.join(ticket("known"), 0.0)
+        room.join(ticket(request_class=request_class))
+    room.join(ticket("known"))
     order = [(t.request_class, t.caller) for t in served(room)]
     assert order == [
         (SEND, ""),
@@ -46,26 +46,26 @@ def test_transactions_go_first_then_the_important_reads_and_heavy_ones_last() ->
 def test_of_one_callers_reads_the_newest_is_served_first_and_transactions_keep_their_order() -> None:
     room = WaitingRoom(SETTINGS, 0.0)
     for n in range(3):
-        room.join(ticket(token=n), 0.0)
-        room.join(ticket(request_class=SEND, token=n), 0.0)
+        room.join(ticket(token=n))
+        room.join(ticket(request_class=SEND, token=n))
     assert [t.token for t in served(room)] == [0, 1, 2, 2, 1, 0]
 
 
 def test_a_caller_that_floods_waits_behind_the_others() -> None:
     room = WaitingRoom(AdmissionSettings(queue=100), 0.0)
     for _ in range(50):
-        room.join(ticket("flood"), 0.0)
+        room.join(ticket("flood"))
     for _ in range(5):
-        room.join(ticket("quiet"), 0.0)
+        room.join(ticket("quiet"))
     assert Counter(t.caller for t in served(room)[:10]) == {"flood": 5, "quiet": 5}
 
 
 def test_callers_without_a_key_take_turns_by_their_address_and_stand_behind_those_with_one() -> None:
     room = WaitingRoom(AdmissionSettings(), 0.0)
     for _ in range(20):
-        room.join(ticket("@10.0.0.1"), 0.0)
-    room.join(ticket("@10.0.0.2"), 0.0)
-    room.join(ticket("a-key"), 0.0)
+        room.join(ticket("@10.0.0.1"))
+    room.join(ticket("@10.0.0.2"))
+    room.join(ticket("a-key"))
     first = [t.caller for t in served(room)[:3]]
     assert first[0] == "a-key"
     assert set(first[1:]) == {"@10.0.0.1", "@10.0.0.2"}
@@ -74,10 +74,10 @@ def test_callers_without_a_key_take_turns_by_their_address_and_stand_behind_thos
 def test_a_full_queue_sends_away_the_least_important_of_the_busiest_caller() -> None:
     room = WaitingRoom(SETTINGS, 0.0)
     for n in range(7):
-        room.join(ticket("flood", token=n), 0.0)
+        room.join(ticket("flood", token=n))
     for _ in range(3):
-        room.join(ticket("quiet"), 0.0)
-    joined = room.join(ticket("quiet"), 0.0)
+        room.join(ticket("quiet"))
+    joined = room.join(ticket("quiet"))
     assert isinstance(joined, Joined)
     assert joined.victim is not None
     assert (joined.victim.caller, joined.victim.token) == ("flood", 0)
@@ -86,22 +86,22 @@ def test_a_full_queue_sends_away_the_least_important_of_the_busiest_caller() -> 
 def test_a_transaction_that_waits_is_never_sent_away_and_is_refused_before_it_waits() -> None:
     room = WaitingRoom(SETTINGS, 0.0)
     for _ in range(10):
-        assert room.join(ticket(request_class=SEND), 0.0) == Joined(None)
-    assert isinstance(room.join(ticket(request_class=SEND), 0.0), Refused)
-    assert isinstance(room.join(ticket("known"), 0.0), Refused)
+        assert room.join(ticket(request_class=SEND)) == Joined(None)
+    assert isinstance(room.join(ticket(request_class=SEND)), Refused)
+    assert isinstance(room.join(ticket("known")), Refused)
     assert len(served(room)) == 10
 
 
 def test_a_heavy_read_does_not_displace_a_light_one() -> None:
     room = WaitingRoom(SETTINGS, 0.0)
     for _ in range(10):
-        room.join(ticket(), 0.0)
-    assert isinstance(room.join(ticket(request_class=HEAVY), 0.0), Refused)
+        room.join(ticket())
+    assert isinstance(room.join(ticket(request_class=HEAVY)), Refused)
 
 
 def test_nobody_is_served_after_its_time() -> None:
     room = WaitingRoom(SETTINGS, 0.0)
-    room.join(ticket(until=1.0), 0.0)
+    room.join(ticket(until=1.0))
     assert room.next(1.0, lambda _: True) is None
     assert len(room.expired(1.0)) == 1
     assert len(room) == 0
@@ -110,7 +110,7 @@ def test_nobody_is_served_after_its_time() -> None:
 def test_those_sent_away_are_told_to_come_back_at_different_times() -> None:
     room = WaitingRoom(AdmissionSettings(queue=1000), 0.0)
     for n in range(900):
-        room.join(ticket(), n / 450)
+        room.join(ticket())
         room.next(n / 450, lambda _: n % 3 == 0)  # noqa: B023 - asked at once
     times = {round(room.retry_after(2.1, chance / 10), 3) for chance in range(10)}
     assert len(times) == 10
@@ -138,7 +138,7 @@ class AnyOrder(RuleBasedStateMachine):
     )
     def somebody_joins(self, caller: str, request_class: RequestClass, patience: float) -> None:
         one = ticket(caller, request_class, self.now + patience)
-        joined = self.room.join(one, self.now)
+        joined = self.room.join(one)
         if isinstance(joined, Refused):
             assert len(self.waiting) == SETTINGS.queue
             assert all(other.rank >= one.rank for other in self.waiting)
@@ -203,7 +203,7 @@ def test_three_times_the_capacity_leaves_the_capacity() -> None:
             busy.pop()
         else:
             one = ticket(until=now + 1.0, token=kind)
-            joined = room.join(one, now)
+            joined = room.join(one)
             sent_away = [one] if isinstance(joined, Refused) else [joined.victim] if joined.victim else []
             for gone in [*sent_away, *room.expired(now)]:
                 if gone.token == "new" and chance.random() < 0.3:

@@ -17,7 +17,7 @@ ONE = (("weight", "", 1.0),)
 
 
 def limits(settings: WeightSettings = SETTINGS, *more: WeightLimit) -> WeightLimits:
-    return WeightLimits([MINUTE, *more], settings, 0.0)
+    return WeightLimits([MINUTE, *more], settings)
 
 
 @given(
@@ -112,7 +112,7 @@ def test_all_of_a_request_is_charged_or_nothing() -> None:
 
 def test_a_request_that_is_more_than_a_share_goes_alone() -> None:
     """A limit of one call, or a share set low: never served would be the other choice."""
-    live = WeightLimits([WeightLimit("few", 1, 4), WeightLimit("path", 20, 2)], SETTINGS, 0.0)
+    live = WeightLimits([WeightLimit("few", 1, 4), WeightLimit("path", 20, 2)], SETTINGS)
     few, heavy, light = (("few", "", 1.0),), (("path", "", 20.0),), (("path", "", 0.5),)
     for charges in (few, heavy):
         assert live.free_at(charges, Priority.LONE, 0.0) == 0.0
@@ -146,7 +146,7 @@ def test_how_far_apart_requests_are_that_use_up_a_limit() -> None:
 
 
 def test_the_slack_of_a_short_window_is_short() -> None:
-    live = WeightLimits([WeightLimit("orders", 10, 1)], SETTINGS, 0.0)
+    live = WeightLimits([WeightLimit("orders", 10, 1)], SETTINGS)
     orders = (("orders", "", 9.5),)
     assert live.take(orders, Priority.ORDER, 0.0)
     assert 1.0 < live.free_at(orders, Priority.ORDER, 0.5) < 1.3

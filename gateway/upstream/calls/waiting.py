@@ -58,7 +58,7 @@ class Waiting:
         future: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
         until = self._pool.settings.admission.until(call.request_class, now, deadline_at)
         ticket = Ticket(caller, call.request_class, call.method.family, until, _Place(call, future))
-        joined = self._room.join(ticket, now)
+        joined = self._room.join(ticket)
         if isinstance(joined, Refused):
             raise self._shed(now)
         if joined.victim is not None:

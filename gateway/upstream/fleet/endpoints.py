@@ -67,7 +67,7 @@ class EndpointState:
     __slots__ = (
         "answered_at", "awake", "budget", "budget_until", "cells", "chain_id", "chain_ok", "distrusted_until",
         "drained_at", "endpoint", "exclusion", "exclusion_reason", "failed_with", "genesis", "hold", "in_flight",
-        "last_used_at", "lost_at", "moved_at", "needed_at", "pool", "position", "ranges", "software", "still",
+        "lost_at", "moved_at", "needed_at", "pool", "position", "ranges", "software", "still",
         "verified", "verified_at",
     )  # fmt: skip
 
@@ -95,7 +95,6 @@ class EndpointState:
         self.distrusted_until = 0.0
         self.ranges: dict[Family, tuple[int, float]] = {}  # the most blocks that a query may span, and until when
         self.in_flight = 0
-        self.last_used_at = now
         self.answered_at = 0.0
         self.awake = not endpoint.standby
         self.needed_at = now

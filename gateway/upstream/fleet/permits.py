@@ -92,7 +92,6 @@ class Permit:
         pool = state.pool
         state.in_flight -= 1
         cell.load.in_flight -= 1
-        state.last_used_at = now
         latency = now - self.started_at
         if outcome is Outcome.SUCCESS:
             state.answered_at = now

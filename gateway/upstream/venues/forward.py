@@ -208,7 +208,7 @@ class Forwarder:
                 careful=write,
             )
         except AttemptError as error:
-            return self._failed(route, call, permit, error, charges, kind)
+            return self._failed(route, permit, error, charges, kind)
         except BaseException:
             permit.release()
             raise
@@ -231,7 +231,6 @@ class Forwarder:
     def _failed(
         self,
         route: VenueRoute,
-        call: VenueCall,
         permit: Permit,
         error: AttemptError,
         charges: list[tuple[str, str, float]],

@@ -17,7 +17,7 @@ NOBODY = ("", "", "")
 
 def a_gate() -> Gate:
     now = here().time
-    return Gate(WeightLimits(LIMITS, WeightSettings(), now()), Turns(1000, 100), now)
+    return Gate(WeightLimits(LIMITS, WeightSettings()), Turns(1000, 100), now)
 
 
 def orders(account: str, amount: float = 1.0) -> tuple[tuple[str, str, float], ...]:
