@@ -22,7 +22,6 @@ from gateway.dialect.registry import dialect_named
 from gateway.dialect.venue import Venue
 from gateway.edge.access import Caller, Callers, Hosts, Origins
 from gateway.edge.calls import RpcRoute
-from gateway.edge.methods import MethodPolicy
 from gateway.edge.rpc import Table
 from gateway.edge.venues import Venues, VenueTarget
 from gateway.limits import EdgeLimits, FeedSettings
@@ -42,7 +41,7 @@ from gateway.upstream.wire.outbound import Outbound, build_engine
 from gateway.upstream.wire.resolver import Resolver
 from gateway.upstream.wire.sockets import ConnectBudget, SocketTarget, socket_target
 from gateway.upstream.wire.transport import ConnectionPool
-from gateway.venue_routes import build_venue, families_of, take_over
+from gateway.venue_routes import build_venue, families_of, method_policy, take_over
 
 
 @dataclass(slots=True, eq=False)
@@ -191,9 +190,7 @@ class RouteBuilder:
             last_call_at=monotonic(),
             waiting=Waiting(pool, monotonic, self._chance, stats),
         )
-        allow = [*settings.methods.allow, *route.methods.allow]
-        deny = [*settings.methods.deny, *route.methods.deny]
-        exposed = RpcRoute(running, MethodPolicy(allow, deny))
+        exposed = RpcRoute(running, method_policy(settings, route))
         if settings.domains.infer:
             hosts = [host_of(endpoint.url.reveal()) for endpoint in route.endpoints]
             running.place = Placer(pool, hosts, self._resolver, self._tables, monotonic).place

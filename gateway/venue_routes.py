@@ -75,9 +75,12 @@ def build_venue(
         fingerprint=repr((venue, weights, own, [(s, s.url.reveal()) for s in route.streams])),
         budget=repr((venue.name, venue.limits, weights, own.waiting, own.waiting_per_caller, _ways(venue, route))),
     )
-    allow = [*settings.methods.allow, *route.methods.allow]
-    deny = [*settings.methods.deny, *route.methods.deny]
-    return VenueTarget(running, MethodPolicy(allow, deny), frozenset(_authorities(venue, route)))
+    return VenueTarget(running, method_policy(settings, route), frozenset(_authorities(venue, route)))
+
+
+def method_policy(settings: Settings, route: RouteSettings) -> MethodPolicy:
+    """What callers of a route may ask for: what is said for all routes, and what for this one."""
+    return MethodPolicy([*settings.methods.allow, *route.methods.allow], [*settings.methods.deny, *route.methods.deny])
 
 
 def build_gate(venue: Venue, weights: WeightSettings, own: VenueSettings) -> Gate:

@@ -16,9 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from gateway.dialect.instants import UNITS, http_date, instant, of_any_unit
+from gateway.dialect.places import decoded, found_at
 from gateway.dialect.venue import ErrorRule, Limit, Venue, Word
 from gateway.model import ReplyKind
 
@@ -118,7 +117,7 @@ class Answers:
                 if not used:
                     return GOOD
                 return VenueReading(Word.ANSWER, ReplyKind.ANSWER, True, used=used)
-        parsed = _parsed(body)
+        parsed = decoded(body, MAX_BODY)
         if status < 300 and parsed is None:
             return self._unreadable(body, write, used)
         parts = [code for place in self.venue.errors.then for code in _all(parsed, place) if code not in self._success]
@@ -150,7 +149,7 @@ class Answers:
         if not self._inside:
             if write and self.venue.errors.then:
                 return status == 204
-            return status == 204 or (body[:1] in _JSON_STARTS and (not write or _parsed(body) is not None))
+            return status == 204 or (body[:1] in _JSON_STARTS and (not write or decoded(body, MAX_BODY) is not None))
         if self._good is None or write:
             return False
         return self._good.match(body) is not None
@@ -257,7 +256,7 @@ _UNSURE = (408, 409, 499)
 
 def server_time(body: bytes, place: str, unit: str) -> float | None:
     """The venue's clock in an answer, in unix seconds; None: it is not there."""
-    found = _at(_parsed(body), place)
+    found = found_at(decoded(body, MAX_BODY), place)
     if unit != "number":
         return instant(found, unit)
     try:
@@ -268,7 +267,7 @@ def server_time(body: bytes, place: str, unit: str) -> float | None:
 
 def text_at(body: bytes, place: str) -> str:
     """A member of an answer as text; empty: it is not there."""
-    return _worded(_at(_parsed(body), place))
+    return _worded(found_at(decoded(body, MAX_BODY), place))
 
 
 def _ready(rule: ErrorRule) -> _Rule:
@@ -277,33 +276,6 @@ def _ready(rule: ErrorRule) -> _Rule:
     statuses = frozenset(int(status) for status in rule.status if status.isdigit())
     classes = frozenset(int(status[0]) for status in rule.status if status.endswith("xx"))
     return _Rule(rule, statuses, classes, exact, prefixes)
-
-
-def _parsed(body: bytes) -> Any:
-    """The body as JSON; None: it is none, or too large."""
-    if not body or len(body) > MAX_BODY:
-        return None
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
-        return None
-
-
-def _at(value: Any, place: str) -> Any:
-    """A member by dotted names; ``*`` takes the first element of a list that has it, a number a position."""
-    names = place.split(".")
-    for i, name in enumerate(names):
-        if name == "*" and isinstance(value, list):
-            rest = ".".join(names[i + 1 :])
-            found = (item if not rest else _at(item, rest) for item in value[:64])
-            return next((item for item in found if item not in (None, "", "0", 0)), None)
-        if isinstance(value, dict):
-            value = next(iter(value.values()), None) if name == "*" else value.get(name)
-        elif isinstance(value, list) and name.isdigit() and int(name) < len(value):
-            value = value[int(name)]
-        else:
-            return None
-    return value
 
 
 def _all(value: Any, place: str) -> list[str]:
@@ -315,7 +287,7 @@ def _all(value: Any, place: str) -> list[str]:
             if name == "*":
                 inside += list(item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
             else:
-                inside.append(_at(item, name))
+                inside.append(found_at(item, name))
         found = inside[:MOST_PARTS]
     return [text for text in map(_worded, found) if text]
 

@@ -16,12 +16,10 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote, unquote_plus, unquote_to_bytes
 
-import msgspec
-
 from gateway.dialect.instants import UNITS, instant
+from gateway.dialect.places import decoded, found_at
 from gateway.dialect.venue import Rest, Use, Venue
 from gateway.model import Call, Family, Method, RequestClass
 
@@ -367,20 +365,8 @@ def _inside(value: bytes, place: str) -> str:
 
 
 def _member(body: bytes, place: str) -> str:
-    """A member of a JSON body, by dotted names; a number stands for a position in a list."""
-    if len(body) > MAX_LOOKED_AT:
-        return ""
-    try:
-        found: Any = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
-        return ""
-    for name in place.split("."):
-        if isinstance(found, dict):
-            found = found.get(name)
-        elif isinstance(found, list) and name.isdigit() and int(name) < len(found):
-            found = found[int(name)]
-        else:
-            return ""
+    """A text or number in a JSON body; empty: it is not there."""
+    found = found_at(decoded(body, MAX_LOOKED_AT), place)
     if isinstance(found, bool) or not isinstance(found, (str, int, float)):
         return ""
     return str(found)[:MAX_FACT]

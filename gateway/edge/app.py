@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway.dialect.jsonrpc import encode_error
+from gateway.edge.headers import JSON
 from gateway.edge.rest import RestEdge, refuse
-from gateway.edge.rpc import JSON, RpcEdge
+from gateway.edge.rpc import RpcEdge
 from gateway.errors import CallerError
 
 Pages = Callable[..., Awaitable[None]]

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from math import ceil
 from typing import Any
 
 from gateway.clock import Clock
+from gateway.dialect.places import decoded, found_at
 from gateway.dialect.venue_requests import VenueCall
 from gateway.edge.access import Caller
 from gateway.edge.calls import MAX_TIMEOUT, never, seconds
+from gateway.edge.headers import JSON, execution, provenance, retry_after
 from gateway.edge.observer import Observer
-from gateway.edge.rpc import JSON, Table
+from gateway.edge.rpc import Table
 from gateway.edge.venues import Located, VenueTarget
 from gateway.errors import AttemptError, CallerError, CallerLeft, GatewayError, MethodRefused, error_data
 from gateway.model import Method
@@ -45,6 +46,7 @@ _NOT_BACK = frozenset(
 )  # fmt: skip
 OURS = b"x-seawall-"
 KEY_HEADER = b"x-seawall-key"
+MOST_REWRITTEN = 1_000_000  # bytes of an answer that is searched for the name of a WebSocket; it is a short list
 _BODILESS = (204, 304)
 
 
@@ -109,8 +111,7 @@ class RestEdge:
         headers += ours
         error = answer.error
         if error is not None:
-            if error.retry_after is not None:
-                headers.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after))))
+            headers += retry_after(error)
             # Who left may have closed its own side only, and reads on: a 4xx would be taken for the venue's word.
             status = error.http_status if not isinstance(error, CallerLeft) else 503
             await _send(send, status, [JSON, *headers], encode_problem(error))
@@ -147,19 +148,13 @@ class RestEdge:
     @staticmethod
     def _said(table: Table, answer: Forwarded) -> list[tuple[bytes, bytes]]:
         """Our own words about an answer.  What became of a write is always told."""
-        headers = []
-        if answer.execution:
-            headers.append((b"x-seawall-execution", answer.execution.encode()))
-            if answer.found_by:
-                headers.append((b"x-seawall-reconcile", answer.found_by.encode("ascii", "replace")))
+        headers = execution(answer)
+        if answer.found_by:
+            headers.append((b"x-seawall-reconcile", answer.found_by.encode("ascii", "replace")))
         if table.answer_headers:
-            if answer.endpoint:
-                headers.append((b"x-seawall-endpoint", answer.endpoint.encode()))
-            headers.append((b"x-seawall-attempts", b"%d" % answer.attempts))
+            headers += provenance(answer)
             if answer.shared:
                 headers.append((b"x-seawall-cache", answer.shared.encode()))
-            if answer.degraded:
-                headers.append((b"x-seawall-degraded", answer.degraded.encode()))
         return headers
 
 
@@ -293,12 +288,7 @@ def _require(venue: VenueTarget, call: VenueCall) -> None:
 
 def _point_here(answer: Forwarded, place: str, located: Located, host: bytes) -> None:
     """Have an answer that names a WebSocket name ours, or callers would go around us."""
-    try:
-        found: Any = json.loads(answer.body)
-        for name in place.split("."):
-            found = found[int(name)] if isinstance(found, list) else found[name]
-    except (ValueError, LookupError, TypeError):
-        return
+    found = found_at(decoded(answer.body, MOST_REWRITTEN), place)
     if not isinstance(found, str) or "://" not in found:
         return
     _, _, rest = found.partition("://")
@@ -318,10 +308,7 @@ def _address(scope: dict[str, Any]) -> str:
 
 async def refuse(send: Send, error: CallerError, headers: list[tuple[bytes, bytes]]) -> None:
     """The answer to a request that may not come in."""
-    extra = [JSON, *headers]
-    if error.retry_after is not None:
-        extra.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after))))
-    await _send(send, error.http_status, extra, encode_problem(error))
+    await _send(send, error.http_status, [JSON, *headers, *retry_after(error)], encode_problem(error))
 
 
 async def _send_preflight(send: Send, table: Table, wish: Wish) -> None:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
-from math import ceil
 from typing import Any
 
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import Request, decode, encode_batch, encode_error
 from gateway.edge.access import Caller, Callers, Hosts, Origins
 from gateway.edge.calls import Asked, Calls, RpcRoute, never, seconds
+from gateway.edge.headers import JSON, execution, provenance, retry_after
 from gateway.edge.observer import Observer
 from gateway.edge.venues import Venues
 from gateway.errors import CallerError, GatewayError, MalformedCall, UnknownRoute
@@ -27,7 +27,6 @@ from gateway.upstream.calls.answers import Answer
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
-JSON = (b"content-type", b"application/json")
 GZIP = (b"content-encoding", b"gzip")
 
 
@@ -228,15 +227,10 @@ class RpcEdge:
     def _headers(self, answer: Answer, ask: Ask) -> list[tuple[bytes, bytes]]:
         headers = [JSON]
         if self.table.answer_headers:
-            if answer.endpoint:
-                headers.append((b"x-seawall-endpoint", answer.endpoint.encode()))
-            headers.append((b"x-seawall-attempts", b"%d" % answer.attempts))
-            if answer.execution:
-                headers.append((b"x-seawall-execution", answer.execution.encode()))
-            if answer.degraded:
-                headers.append((b"x-seawall-degraded", answer.degraded.encode()))
-        if answer.error is not None and answer.error.retry_after is not None:
-            headers.append((b"retry-after", b"%d" % max(1, ceil(answer.error.retry_after))))
+            headers += provenance(answer)
+            headers += execution(answer)
+        if answer.error is not None:
+            headers += retry_after(answer.error)
         if ask.origin is not None:
             headers += self.table.origins.headers(ask.origin)
         return headers
@@ -296,7 +290,6 @@ class RpcEdge:
         await send({"type": "http.response.body", "body": packer.flush() if packer is not None else b""})
 
     async def _refuse(self, send: Send, ask: Ask, error: CallerError) -> None:
-        headers = [JSON, *self.table.origins.headers(ask.origin), (b"connection", b"close")]
-        if error.retry_after is not None:
-            headers[-1] = (b"retry-after", b"%d" % max(1, ceil(error.retry_after)))
+        last = retry_after(error) or [(b"connection", b"close")]  # who is to come back may keep its connection
+        headers = [JSON, *self.table.origins.headers(ask.origin), *last]
         await self._send(send, error.http_status, headers, encode_error(None, error))
