@@ -27,7 +27,7 @@ from gateway.telemetry.traces import (
 )
 from gateway.upstream.calls.answers import Answer, Execution
 from gateway.upstream.calls.route import AnyRoute, Route
-from gateway.upstream.fleet.permits import ANSWER, Moved
+from gateway.upstream.fleet.permits import ANSWERED, Moved
 from gateway.upstream.health.diagnosis import Verdict, in_words
 from gateway.upstream.venues.forwarded import Forwarded
 from gateway.upstream.venues.route import VenueRoute
@@ -231,7 +231,7 @@ def _trace(
 ) -> CallTrace:
     records = answer.records
     if not records and answer.endpoint:  # the happy path keeps none: the call is its attempt
-        records = (AttemptRecord(answer.endpoint, AttemptKind.PRIMARY, ANSWER, Sent.ANSWERED, started_at, ended_at),)
+        records = (AttemptRecord(answer.endpoint, AttemptKind.PRIMARY, ANSWERED, Sent.ANSWERED, started_at, ended_at),)
     kinds, evidence = in_words(route, ended_at) if len(records) > 1 or answer.error is not None else ((), "")
     return CallTrace(
         route=route.name,

@@ -17,7 +17,7 @@ from gateway.dialect.jsonrpc import BadReply, encode_request, read_reply
 from gateway.errors import AttemptError
 from gateway.model import Call, Outcome, ReplyKind, RequestClass
 from gateway.upstream.calls.route import Route
-from gateway.upstream.fleet.permits import ANSWER, Permit
+from gateway.upstream.fleet.permits import ANSWERED, Permit
 
 LOOK_UP_FOR = 2.0  # seconds in all; eRPC gives its verification 3
 ROUND_AFTER = 0.25  # seconds between two rounds
@@ -90,5 +90,5 @@ async def _ask(
             return None
         if result is None or response.status != 200:
             return None
-        permit.settle(Outcome.SUCCESS, ANSWER, clock())
+        permit.settle(Outcome.SUCCESS, ANSWERED, clock())
         return route.dialect.found(wanted, bytes(result))

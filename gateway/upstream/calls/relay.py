@@ -13,7 +13,7 @@ from gateway.clock import Clock
 from gateway.dialect.jsonrpc import BadReply, StreamedId
 from gateway.errors import AttemptError, BrokenReply
 from gateway.model import Outcome, ReplyKind
-from gateway.upstream.fleet.permits import ANSWER, Permit
+from gateway.upstream.fleet.permits import ANSWERED, Permit
 from gateway.upstream.wire.engine import Stream
 
 HEAD = 4096  # bytes in which the beginning of a result must show
@@ -75,7 +75,7 @@ class Relay:
         except AttemptError as error:
             permit.settle(error.counts, error.reason, self._clock())
             raise
-        permit.settle(Outcome.SUCCESS, ANSWER, self._clock())
+        permit.settle(Outcome.SUCCESS, ANSWERED, self._clock())
         if tail:
             yield tail
 

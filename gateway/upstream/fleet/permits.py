@@ -26,7 +26,7 @@ from gateway.policy.selection import SelectionSettings
 if TYPE_CHECKING:
     from gateway.upstream.fleet.endpoints import Cell, EndpointState
 
-ANSWER = ReplyKind.ANSWER.value
+ANSWERED = ReplyKind.ANSWER.value
 """How an attempt has ended to which a good answer came."""
 
 
@@ -57,6 +57,9 @@ class Moved:
     was: str
     became: str
     detail: str = ""
+
+
+_SUCCESS, _CLOSED = Outcome.SUCCESS, BreakerState.CLOSED  # looked up once, for the hot path
 
 
 class Permit:
@@ -93,7 +96,7 @@ class Permit:
         state.in_flight -= 1
         cell.load.in_flight -= 1
         latency = now - self.started_at
-        if outcome is Outcome.SUCCESS:
+        if outcome is _SUCCESS:
             state.answered_at = now
             cell.tally.done(latency)
             cell.load.observe(latency, now)
@@ -108,7 +111,7 @@ class Permit:
             if pool.waiting:
                 pool.on_free()
             breaker = cell.breaker
-            if breaker.state is BreakerState.CLOSED and not breaker.failures_in_a_row and not breaker.evidence:
+            if breaker.state is _CLOSED and not breaker.failures_in_a_row and not breaker.evidence:
                 return  # nothing to forgive: the happy path ends here
         else:
             cell.tally.ended(ended, latency)

@@ -31,7 +31,7 @@ from gateway.policy.plan import NOBODY, TOO_LATE, CallerGone, Command, Deliver, 
 from gateway.policy.retry import Verdict
 from gateway.policy.weights import Priority
 from gateway.upstream.calls.answers import Execution
-from gateway.upstream.fleet.permits import ANSWER, Permit
+from gateway.upstream.fleet.permits import ANSWERED, Permit
 from gateway.upstream.venues.forwarded import Forwarded, collected, size_of
 from gateway.upstream.venues.gate import Limited
 from gateway.upstream.venues.route import VenueRoute
@@ -71,7 +71,7 @@ class Forwarder:
         instant of the clock.
         """
         pool = route.pool
-        pool.retry_budget.earn(pool.settings.retry.budget_share)
+        pool.retry_budget.earned += pool.settings.retry.budget_share
         route.last_call_at = self._clock()
         key = route.requests.share_key(call) if route.settings.share else None
         if key is not None:
@@ -221,7 +221,7 @@ class Forwarder:
             if scope is not None:
                 route.gate.hold(reading.hold_for, scope, reading.banned)
         if reading.word is Word.ANSWER:
-            permit.settle(Outcome.SUCCESS, ANSWER, now)
+            permit.settle(Outcome.SUCCESS, ANSWERED, now)
         else:
             shut = reading.kind is ReplyKind.GONE and not call.signed  # a no to one account is no fact of the host
             effect = Reading(reading.kind) if shut else None

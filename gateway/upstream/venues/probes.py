@@ -22,7 +22,7 @@ from gateway.model import Family, Outcome, Reading, ReplyKind
 from gateway.policy.breaker import BreakerState
 from gateway.policy.weights import Priority
 from gateway.upstream.fleet.endpoints import EndpointState
-from gateway.upstream.fleet.permits import ANSWER, Permit
+from gateway.upstream.fleet.permits import ANSWERED, Permit
 from gateway.upstream.venues.route import VenueRoute
 from gateway.upstream.wire.engine import Reply
 from gateway.upstream.wire.transport import ConnectionPool
@@ -174,7 +174,7 @@ class VenueProber:
             except AttemptError as error:
                 permit.settle(error.counts, error.reason, self._clock())
                 return
-            permit.settle(Outcome.SUCCESS, ANSWER, self._clock())
+            permit.settle(Outcome.SUCCESS, ANSWERED, self._clock())
         route.pool.note_reached(state.position)
         route.pool.back(state.position, self._clock())
 
@@ -258,7 +258,7 @@ class VenueProber:
             if reading.hold_for and not reading.hold_each:
                 route.gate.hold(reading.hold_for, "", reading.banned)
             if reading.word is Word.ANSWER:
-                permit.settle(Outcome.SUCCESS, ANSWER, self._clock())
+                permit.settle(Outcome.SUCCESS, ANSWERED, self._clock())
             else:
                 effect = Reading(reading.kind) if reading.kind is ReplyKind.GONE else None
                 permit.settle(reading.kind.counts, reading.kind.value, self._clock(), effect)
