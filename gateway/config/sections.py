@@ -1,4 +1,4 @@
-"""Sections: policy dataclasses as pydantic types, and numbers with units and bounds.
+"""Sections: the model that all others are, policy dataclasses as pydantic types, numbers with units and bounds.
 
 Always true: a section's fields, defaults, bounds and descriptions are read from its dataclass, so a
 policy's new setting is configurable, documented and in the schema without a line here; what comes out
@@ -32,6 +32,12 @@ from gateway.config.secret import MASK, SecretUrl
 from gateway.config.units import BY_UNIT, EXAMPLES, shown
 
 STRICT = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
+
+
+class Tree(BaseModel):
+    """What all models share: frozen, no unknown settings, no values in error texts."""
+
+    model_config = STRICT
 
 
 class Section:

@@ -13,12 +13,18 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from gateway.config.house import (
+    CorsSettings,
+    DomainInferenceSettings,
+    KeySettings,
+    OperationsSettings,
+    TelemetrySettings,
+)
 from gateway.config.scalars import (
     CHAIN_ID_LIMIT,
     Address,
-    CallerKey,
     Chain,
     Flag,
     HeaderName,
@@ -27,7 +33,6 @@ from gateway.config.scalars import (
     Host,
     Name,
     Origin,
-    OwnToken,
     ProxyUrl,
     ReadableFile,
     SocketUrl,
@@ -37,7 +42,7 @@ from gateway.config.scalars import (
     Url,
 )
 from gateway.config.secret import SecretUrl
-from gateway.config.sections import STRICT, Measured, Section
+from gateway.config.sections import Measured, Section, Tree
 from gateway.dialect.venue import Venue, read_venue, venue_named
 from gateway.limits import EdgeLimits, FeedSettings, GzipSettings, SocketLimits, TransportSettings, VenueSettings
 from gateway.policy.admission import AdmissionSettings
@@ -52,7 +57,6 @@ from gateway.policy.quota import QuotaSettings
 from gateway.policy.retry import RetrySettings
 from gateway.policy.selection import SelectionSettings
 from gateway.policy.weights import WeightSettings
-from gateway.telemetry.traces import TraceSettings
 
 Breaker = Annotated[BreakerSettings, Section()]
 Holds = Annotated[HoldSettings, Section()]
@@ -73,12 +77,6 @@ Venues = Annotated[VenueSettings, Section()]
 SimulatedVenue = Literal["binance", "bybit", "coinbase_exchange", "kraken", "kucoin", "okx"]
 VenueFamily = Literal["market", "account", "order", "wallet", "other"]
 ChainId = Annotated[int, Measured(low=1, high=CHAIN_ID_LIMIT)]
-
-
-class Tree(BaseModel):
-    """What all models share: frozen, no unknown settings, no values in error texts."""
-
-    model_config = STRICT
 
 
 # --- who offers what --------------------------------------------------------------------------------
@@ -103,11 +101,15 @@ class ProviderSettings(DomainLabels):
 
 
 class BasicSettings(Tree):
+    """A user name and a password, sent with every request (RFC 7617)."""
+
     user: Text = Field(description="user name")
     password: Hidden = Field(description="password; write ${NAME}")
 
 
 class TlsSettings(Tree):
+    """Certificates for one endpoint: whom to trust, and who we are."""
+
     ca: ReadableFile | None = Field(default=None, description="PEM file of the only authority to trust")
     cert: ReadableFile | None = Field(default=None, description="PEM file of the client certificate")
     key: ReadableFile | None = Field(default=None, description="PEM file of its private key")
@@ -342,53 +344,7 @@ class DefaultsSettings(Tree):
     venues: Venues = Field(default=VenueSettings(), description="what exchanges are asked for our own sake")
 
 
-# --- who may ask ------------------------------------------------------------------------------------
-
-
-class BudgetSettings(Tree):
-    rate: Annotated[float, Measured("per_second", 0.001, 1_000_000)] = Field(description="calls a second (100/s, 50/m)")
-    burst: Annotated[float, Measured(low=1, high=10_000_000)] = Field(
-        default=100.0, description="calls that can be saved up; a batch of more never fits"
-    )
-
-
-class KeySettings(Tree):
-    key: CallerKey = Field(description="the caller's key, at least 16 characters; write ${NAME}")
-    routes: tuple[Name, ...] | None = Field(default=None, description="the only routes it may use; default: all")
-    budget: BudgetSettings | None = Field(
-        default=None, description="its allowance of calls; default: as much as it likes"
-    )
-
-
-class CorsSettings(Tree):
-    """What browsers are told."""
-
-    origins: tuple[Origin, ...] = Field(default=(), description="origins whose pages may read answers; '*': all")
-    credentials: Flag = Field(default=False, description="allow pages to send credentials along")
-
-
-# --- the house itself -------------------------------------------------------------------------------
-
-
-class OperationsSettings(Tree):
-    """Metrics, explanations and drains; not for the public."""
-
-    listen: Address = Field(default="127.0.0.1:4001", description="address; other than loopback only with a token")
-    token: OwnToken | None = Field(
-        default=None, description="token that every request must carry, at least 16 characters; write ${NAME}"
-    )
-
-
-class LogSettings(Tree):
-    level: Literal["debug", "info", "warning", "error", "critical"] = Field(
-        default="info", description="least severity logged"
-    )
-    format: Literal["json", "console"] = Field(default="json", description="json for machines, console for people")
-
-
-class TelemetrySettings(Tree):
-    log: LogSettings = Field(default=LogSettings(), description="what is logged, and how")
-    traces: Annotated[TraceSettings, Section()] = Field(default=TraceSettings(), description="OpenTelemetry spans")
+# --- the whole --------------------------------------------------------------------------------------
 
 
 class SimulatedSettings(Tree):
@@ -402,17 +358,6 @@ class SimulatedSettings(Tree):
     block_time: Annotated[float, Measured("s", 0.05, 3600)] = Field(default=2.0, description="time between two blocks")
     latency: Annotated[float, Measured("s", 0, 60)] = Field(default=0.0, description="time it takes to answer")
     client_version: Text = Field(default="Simulated/v1.0.0", description="what it says it is")
-
-
-class DomainInferenceSettings(Tree):
-    """How failure domains are found out that the file does not name.  Nothing is fetched for it."""
-
-    infer: Flag = Field(
-        default=True, description="from host names, what they are aliases of, addresses, and the nodes' software"
-    )
-    ranges: tuple[ReadableFile, ...] = Field(
-        default=(), description="files in which clouds publish their address ranges, as downloaded"
-    )
 
 
 class Settings(Tree):
