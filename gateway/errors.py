@@ -31,6 +31,8 @@ from gateway.model import AttemptRecord, Outcome, Sent
 
 
 class Fault(enum.Enum):
+    """Whose fault a failure is.  Operators are warned of those that are not the caller's."""
+
     CALLER = "caller"
     UPSTREAM = "upstream"
     GATEWAY = "gateway"
@@ -64,6 +66,8 @@ class ConfigError(GatewayError):
 
 
 class CallerError(GatewayError):
+    """The call cannot be served as it was asked for; nothing of it was sent, unless a leaf says otherwise."""
+
     fault = Fault.CALLER
     http_status = 400
     rpc_code = -32600
@@ -71,6 +75,8 @@ class CallerError(GatewayError):
 
 
 class MalformedJson(CallerError):
+    """A body, or an id in it, that is no JSON, or JSON nested deeper than is allowed."""
+
     rpc_code = -32700
     reason = "malformed_json"
 
@@ -82,36 +88,49 @@ class MalformedCall(CallerError):
 
 
 class CallTooLarge(CallerError):
+    """A body of more bytes, or a batch of more items, than is allowed."""
+
     http_status = 413
-    rpc_code = -32600
     reason = "too_large"
 
 
 class HeadTooLarge(CallerError):
+    """Header fields, or trailers, that are more or longer than is allowed (RFC 6585 section 5)."""
+
     http_status = 431
     reason = "head_too_large"
 
 
 class TargetTooLong(CallerError):
+    """Path and query are longer than is allowed."""
+
     http_status = 414
     reason = "target_too_long"
 
 
 class BadHttp(CallerError):
+    """What came is no HTTP that this listener speaks, or can be read in two ways; the connection is closed."""
+
     reason = "bad_http"
 
 
 class TooSlow(CallerError):
+    """A request was begun and did not arrive in time; the connection is closed."""
+
     http_status = 408
     reason = "too_slow"
 
 
 class TooManyConnections(CallerError):
+    """As many connections or WebSockets are open as are allowed; another time there may be room."""
+
     http_status = 503
     reason = "too_many_connections"
 
 
 class Unauthorized(CallerError):
+    """A key is needed and none came, or it is not known here."""
+
     http_status = 401
     rpc_code = -32096
     reason = "unauthorized"
@@ -126,6 +145,8 @@ class RouteRefused(CallerError):
 
 
 class ForbiddenOrigin(CallerError):
+    """A page of an origin that is not listed asks by way of a browser."""
+
     http_status = 403
     reason = "forbidden_origin"
 
@@ -138,6 +159,8 @@ class UnknownHost(CallerError):
 
 
 class UnknownRoute(CallerError):
+    """No route, exchange or stream is at that path, or it went away in a reload."""
+
     http_status = 404
     rpc_code = -32097
     reason = "unknown_route"
@@ -154,7 +177,6 @@ class MethodRefused(CallerError):
 class SocketNeeded(CallerError):
     """Events can only be sent on a WebSocket; -32601, as nodes answer on HTTP."""
 
-    http_status = 400
     rpc_code = -32601
     reason = "socket_needed"
 
@@ -218,18 +240,26 @@ class NotSent(AttemptError):
 
 
 class ResolveFailed(NotSent):
+    """The host has no address, or only one that no provider has."""
+
     reason = "resolve_failed"
 
 
 class ConnectFailed(NotSent):
+    """None of its addresses takes a connection."""
+
     reason = "connect_failed"
 
 
 class ConnectTimeout(NotSent):
+    """No connection was made in time, looking up the name and the TLS handshake included."""
+
     reason = "connect_timeout"
 
 
 class TlsFailed(NotSent):
+    """The TLS handshake failed, or the certificate does not hold for the host."""
+
     reason = "tls_failed"
 
 
@@ -238,10 +268,14 @@ class NoReply(AttemptError):
 
 
 class ConnectionLost(NoReply):
+    """The connection ended before the answer was complete."""
+
     reason = "connection_lost"
 
 
 class AttemptTimeout(NoReply):
+    """The answer was not complete within the attempt's time."""
+
     http_status = 504
     reason = "attempt_timeout"
 
@@ -311,7 +345,6 @@ class VenueLimited(Exhausted):
 class Disagreement(Exhausted):
     """A method under consensus: too few endpoints agreed.  Whose answer is right cannot be told, so none is given."""
 
-    http_status = 502
     rpc_code = -32098
     reason = "disagreement"
 
@@ -325,6 +358,8 @@ class MethodUnsupported(Exhausted):
 
 
 class DeadlinePassed(Exhausted):
+    """The time for the call as a whole is over."""
+
     http_status = 504
     rpc_code = -32092
     reason = "deadline_passed"

@@ -1,8 +1,8 @@
-"""Limits of size and time, for callers (edge) and for upstreams (transport).
+"""Limits of size and time, for callers (edge) and for upstreams, and the paces of what is done for our own sake.
 
 Always true: every buffer, wait and count that someone outside can drive has a bound here, with its
 default and unit.  They live on floor 0 because the configuration reads them and floors 3 and 4
-obey them.
+obey them, and no policy decides by them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from gateway.bounds import require_bounds, setting
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransportSettings:
+    """How an endpoint is called: times in seconds, sizes in bytes.  Raises ValueError out of bounds, as all here do."""
+
     connect_timeout: float = setting(
         1.0, "time to open a TCP connection, all addresses together", unit="s", low=0.05, high=60
     )
@@ -41,6 +43,8 @@ class TransportSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeLimits:
+    """What a caller may ask of us over HTTP."""
+
     body: int = setting(2_000_000, "largest request body", unit="bytes", low=1024, high=256_000_000)
     batch_items: int = setting(100, "most items in a batch", low=1, high=10_000)
     depth: int = setting(64, "deepest nesting of a request's JSON", low=4, high=512)
@@ -146,6 +150,8 @@ def body_deadline_for(limits: EdgeLimits, size: int) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GzipSettings:
+    """Which answers are packed for callers that take it so."""
+
     enabled: bool = setting(True, "compress answers for callers that ask for gzip")
     min_bytes: int = setting(
         2048, "smaller answers stay plain: compressing costs more than it saves", unit="bytes", low=0, high=100_000_000

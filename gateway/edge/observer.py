@@ -13,7 +13,7 @@ from random import Random
 
 from gateway.clock import Clock
 from gateway.dialect.venue_requests import VenueCall
-from gateway.errors import CallerLeft, GatewayError
+from gateway.errors import Fault, GatewayError
 from gateway.model import AttemptKind, AttemptRecord, Call, Sent
 from gateway.telemetry.logs import RateLimited
 from gateway.telemetry.metrics import Metrics
@@ -223,7 +223,7 @@ def _is_news(answer: Answer | Forwarded, error: GatewayError) -> bool:
     """Whether a failure gets a line.  Nobody failed a caller who left, but what may have been done is told of."""
     if answer.execution is Execution.UNKNOWN:
         return isinstance(answer, Answer)  # a venue's has a line of its own
-    return not isinstance(error, CallerLeft)
+    return error.fault is not Fault.CALLER
 
 
 def _trace(

@@ -29,6 +29,8 @@ SOFT_SHARE = 0.6  # a soft failure's share of a failure's evidence: with the def
 
 
 class BreakerState(enum.Enum):
+    """Closed lets calls through, open refuses them, half-open lets one probe through at a time."""
+
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
@@ -36,6 +38,8 @@ class BreakerState(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerSettings:
+    """When an endpoint counts as broken, for how long, and how it comes back.  Raises ValueError out of bounds."""
+
     base_rate: float = setting(
         0.02, "share of failures that is normal for an endpoint", unit="share", low=0.0001, high=0.5
     )

@@ -15,6 +15,8 @@ from gateway.bounds import require_bounds, setting
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldSettings:
+    """How long who throttles, or refuses the key, is left alone.  Raises ValueError out of bounds."""
+
     hold_for: float = setting(
         1.0, "first hold-off after a 429 without Retry-After; doubles while it goes on", unit="s", low=0.05, high=60
     )

@@ -18,6 +18,8 @@ from gateway.model import Elsewhere, RequestClass, Sent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrySettings:
+    """How often and how long a call is tried.  Raises ValueError out of bounds."""
+
     attempts: int = setting(3, "endpoints that may receive one call, connections that fail not counted", low=1, high=10)
     budget_share: float = setting(
         0.15, "retries as a share of calls; earned by calls, spent by retries", unit="share", low=0, high=1

@@ -53,6 +53,8 @@ _NEED_ORDER = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionSettings:
+    """How measured latencies become the choice of an endpoint.  Raises ValueError out of bounds."""
+
     decay: float = setting(10.0, "time over which a measured latency is forgotten", unit="s", low=0.1, high=600)
     prior_latency: float = setting(
         0.03, "latency assumed of an endpoint not yet measured: neither best nor worst", unit="s", low=0.0001, high=10

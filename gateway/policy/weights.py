@@ -39,6 +39,8 @@ class Priority(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightSettings:
+    """How the callers of an exchange share its limits.  Raises ValueError out of bounds, or if market data get none."""
+
     share: float = setting(0.95, "how much of a venue's limit is used at most", unit="share", low=0.01, high=1)
     order_reserve: float = setting(0.1, "share of that which only orders may use", unit="share", low=0, high=0.9)
     account_reserve: float = setting(

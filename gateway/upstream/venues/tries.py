@@ -111,5 +111,6 @@ def close_all(tries: list[Try]) -> None:
 
 
 def refusals(route: VenueRoute, call: VenueCall, now: float) -> str:
+    """Why each host may not have it; healthy ones were busy or have had it."""
     refused = {i: reason.value for i, reason, _ in route.pool.ranking_for(call, now).refused}
     return ", ".join(f"{e.id}: {refused.get(i, 'no_slot')}" for i, e in enumerate(route.pool.endpoints))

@@ -378,4 +378,5 @@ def _keep_alive_seconds(value: bytes) -> float:
 
 
 def shorten(error: Any) -> str:
+    """An error of the system or of a library in at most 120 characters, for messages that are logged."""
     return str(error)[:120]
