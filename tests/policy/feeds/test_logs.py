@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from gateway.events import Header, Log
 from gateway.policy.feeds import logs
 from gateway.policy.feeds.logs import Command, FetchLogs, LogFeed, LogFeedSettings, LogGap, Missed, Tell
-from tests.policy import test_feed_heads as heads
 from tests.policy.blockworld import Tree
+from tests.policy.feeds import test_heads as heads
 
 DEFAULTS = LogFeedSettings()
 SHELL_WAITS = 4.0  # seconds after which the shell says that a fetch failed
