@@ -144,7 +144,8 @@ class HeadsFeed(Feed):
             return
         now = self.clock()
         position = route.pool.position_of(source.endpoint.id)
-        if position is None:
+        if position is None:  # it is gone from the configuration, and gives way
+            self._do(self._machine.header(source.number, header, now))
             return
         report = HeadReport(header.number, header.hash, header.parent, header.timestamp)
         self._noting = True
@@ -178,8 +179,11 @@ class HeadsFeed(Feed):
                     for follower in tuple(self.followers):
                         follower.lost(low, high, now)
                     self.tell(Missed(why, low, high))
-                case Silent(number):
-                    self.sources.drop(number, "silent")
+                case Silent(number, doubted):
+                    if doubted:
+                        self.sources.drop(number, "doubted")
+                    else:
+                        self.sources.replace(number, "silent")
 
     def _fetch(self, questions: list[tuple[str, bytes]]) -> None:
         if self.sources.expected:

@@ -57,7 +57,10 @@ class _Asked:
 
 
 class Line:
-    """See the module.  `idle_since`: since when nobody needed it, if so."""
+    """See the module.  `idle_since`: since when nobody needed it, if so.
+
+    `leaving`: what runs on it is to be moved to another; it is not opened again.
+    """
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class Line:
         self._given_up: dict[int, Subscription] = {}
         self._opened = asyncio.Event()
         self.idle_since = clock()
+        self.leaving = False
         self.why_lost = ""
         self.socket = open_socket(self)
 
@@ -142,6 +146,11 @@ class Line:
             await self.socket.send(text)
         except AttemptError:
             return  # it is gone, and the subscription with it
+
+    def leave(self) -> None:
+        """What runs on it is to find another line; it is not opened again, and closed by whoever owns it."""
+        self.leaving = True
+        self.socket.open_no_more()
 
     async def close(self) -> None:
         await self.socket.close()

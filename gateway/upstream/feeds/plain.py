@@ -1,7 +1,7 @@
 """A feed of anything else: events are passed through from one endpoint, and a change of endpoint is told.
 
-Always true: an event is told once, as `policy/feeds/plain` decides; after a change of endpoint the
-state is asked for anew where the protocol can, and otherwise callers are told that events may be lost;
+Always true: an event is told once, as `policy/feeds/plain` decides; after a change of endpoint in which
+events may be lost the state is asked for anew where the protocol can, and otherwise callers are told so;
 an endpoint that should speak with every block and does not is replaced.
 """
 
@@ -69,7 +69,7 @@ class PassedFeed(Feed):
             self.tell(Missed("no_endpoint"))
         if self.subscription.steady and self._machine.stands_still(self._head, self._block_time, now):
             for source in tuple(self.sources.active):
-                self.sources.drop(source.number, "silent")
+                self.sources.replace(source.number, "silent")
 
     @property
     def _head(self) -> int:
