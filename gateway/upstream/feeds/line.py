@@ -15,7 +15,7 @@ from typing import Protocol
 
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import encode_request
-from gateway.dialect.notifications import Notification, Reply, read_message
+from gateway.dialect.notifications import Notification, Reply, read_messages
 from gateway.errors import AttemptError, AttemptTimeout, ConnectionLost
 from gateway.events import Subscription
 from gateway.model import Sent
@@ -162,15 +162,14 @@ class Line:
         self._opened.set()
 
     def message(self, socket: UpstreamSocket, data: bytes) -> None:
-        told = read_message(data)
-        if isinstance(told, Notification):
-            taker = self._takers.get(told.subscription)
-            if taker is not None:
+        for told in read_messages(data):
+            if isinstance(told, Reply):
+                if told.id is not None:
+                    self._answered(told.id, told)
+            elif (taker := self._takers.get(told.subscription)) is not None:
                 taker.notified(told.method, told.result)
             elif self._asked and len(self._early) < MOST_EARLY:
                 self._early.append(told)
-        elif isinstance(told, Reply) and told.id is not None:
-            self._answered(told.id, told)
 
     def _answered(self, number: int, told: Reply) -> None:
         accepted = told.result is not None and told.result[:1] in _ID_BEGINS
