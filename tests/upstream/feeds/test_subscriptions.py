@@ -312,6 +312,30 @@ def test_a_block_that_nobody_gives_for_half_a_minute_is_told_as_a_gap() -> None:
     world(story)
 
 
+def test_a_gap_counts_once_however_often_it_is_asked_for() -> None:
+    async def story() -> None:
+        w = World(nowhere())
+        ear = Ear()
+        await w.feeds.join(HEADS, ear)
+        assert w.route.stats.gaps_found == 0, "where it begins is no gap"
+        gone = w.head + 3
+        w.missing = {gone}
+        while not ear.events or numbers(ear)[-1] < gone - 1:
+            await asyncio.sleep(0.1)
+        found, asked = w.route.stats.gaps_found, len(w.calls)
+        await asyncio.sleep(20)
+        assert len(w.calls) - asked > 5
+        assert w.route.stats.gaps_found == found + 1
+        w.missing = set()
+        await asyncio.sleep(5)
+        told = numbers(ear)
+        assert told == list(range(told[0], told[-1] + 1))
+        assert w.route.stats.gaps_found > found + 1, "what is missed later is another gap"
+        await w.end()
+
+    run(story())
+
+
 def test_a_route_that_answers_nothing_for_long_is_made_up_for_when_it_does() -> None:
     async def story(w: World) -> None:
         ear = Ear()
