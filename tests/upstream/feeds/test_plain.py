@@ -189,6 +189,42 @@ def test_a_source_of_slots_that_stands_still_while_the_chain_goes_on_is_replaced
     scene(story, "slotSubscribe", "[]")
 
 
+def test_a_source_of_pending_transactions_that_stops_while_its_socket_lives_is_replaced() -> None:
+    async def story(s: Scene) -> None:
+        s.stage.block_time = 12.0
+        number = 0
+        for _ in range(700):
+            number += 1
+            s.stage.reference = number // 24
+            s.push("e0", pending(number))
+            await s.pass_time(0.5)
+        assert s.source == "e0"
+        for _ in range(50):  # the node says no more, and the chain goes on
+            s.stage.reference += 1
+            await s.pass_time(1.25)
+        assert s.source == "e1"
+        ((lost, _),) = s.stage.replaced
+        assert (lost.endpoint, lost.ended) == ("e0", "silent")
+        s.push("e1", pending(number + 1))
+        assert len(s.told) == number + 1
+
+    scene(story, "eth_subscribe", '["newPendingTransactions"]', dialect=EVM)
+
+
+def test_a_source_that_says_little_by_nature_is_left_alone_however_long_it_is_quiet() -> None:
+    async def story(s: Scene) -> None:
+        for slot in range(40):
+            s.push("e0", account(slot, 1))
+            await s.pass_time(10)
+        for _ in range(50):
+            s.stage.reference += 100
+            await s.pass_time(10)
+        assert s.source == "e0"
+        assert not s.stage.replaced
+
+    scene(story, "accountSubscribe", ACCOUNT)
+
+
 def test_a_source_of_slots_is_left_alone_while_the_chain_stands_still() -> None:
     async def story(s: Scene) -> None:
         s.stage.reference = 7
