@@ -8,7 +8,8 @@ Does not belong here: when a block changes from one to the other (logs), who is 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import takewhile
 
 from gateway.events import Header, Log
 
@@ -53,12 +54,16 @@ class Block:
 
     def after(self, index: int) -> list[Log]:
         """What was told of it and belongs behind this index, in order."""
-        return [log for other, log in self.told.items() if other > index]
+        behind = list(takewhile(lambda log: log.index > index, reversed(self.told.values())))
+        behind.reverse()
+        return behind
 
-    def tell(self, logs: Iterable[Log]) -> None:
-        """These are told now."""
+    def tell(self, logs: Sequence[Log]) -> None:
+        """These are told now; they are in order."""
+        last = next(reversed(self.told), -1)
         self.told.update((log.index, log) for log in logs)
-        self.told = dict(sorted(self.told.items()))
+        if logs[0].index < last:
+            self.told = dict(sorted(self.told.items()))
 
     def open(self, now: float) -> None:
         """Nothing is sure of it any more."""
