@@ -52,6 +52,10 @@ class Block:
     def knows(self, index: int) -> bool:
         return index in self.told or index in self.waits
 
+    def is_past(self, index: int) -> bool:
+        """Was something told of it that belongs behind this index?"""
+        return next(reversed(self.told), -1) > index
+
     def after(self, index: int) -> list[Log]:
         """What was told of it and belongs behind this index, in order."""
         behind = list(takewhile(lambda log: log.index > index, reversed(self.told.values())))
@@ -60,9 +64,10 @@ class Block:
 
     def tell(self, logs: Sequence[Log]) -> None:
         """These are told now; they are in order."""
-        last = next(reversed(self.told), -1)
-        self.told.update((log.index, log) for log in logs)
-        if logs[0].index < last:
+        in_between = self.is_past(logs[0].index)
+        for log in logs:
+            self.told[log.index] = log
+        if in_between:
             self.told = dict(sorted(self.told.items()))
 
     def open(self, now: float) -> None:

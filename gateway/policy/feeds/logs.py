@@ -307,12 +307,13 @@ class LogFeed:
 
     def _add(self, block: Block, logs: Iterable[Log], late: bool) -> list[Command]:
         """Logs that are to be told: at once where everything before them was."""
-        news = [(log, late) for log in logs if not block.knows(log.index)]
+        news = [log for log in logs if not block.knows(log.index)]
         if block.lost or not news:
             return []
-        if block.done or block.after(min(log.index for log, _ in news)):
-            return self._tell(block, news)
-        block.waits.update((log.index, (log, late)) for log, late in news)
+        if block.done or any(block.is_past(log.index) for log in news):
+            return self._tell(block, [(log, late) for log in news])
+        for log in news:
+            block.waits[log.index] = (log, late)
         self._held += len(news)
         return []
 
@@ -370,8 +371,9 @@ class LogFeed:
         while self._open and self._open[0].state is not State.OPEN:
             block = self._open[0]
             self._held -= len(block.waits)
-            waits, block.waits = block.waits, {}
-            commands += self._tell(block, waits.values())
+            if block.waits:
+                commands += self._tell(block, list(block.waits.values()))
+                block.waits.clear()
             if block.state is State.UNSURE:
                 break
             block.done = True
@@ -384,22 +386,20 @@ class LogFeed:
             self._told -= len(gone.told)
         return commands
 
-    def _tell(self, block: Block, logs: Iterable[tuple[Log, bool]]) -> list[Command]:
+    def _tell(self, block: Block, news: list[tuple[Log, bool]]) -> list[Command]:
         """Tell these logs of a block in their place: those behind them are taken back, and told again."""
-        news = sorted(logs, key=lambda new: new[0].index)
-        if not news:
-            return []
-        behind = block.after(news[0][0].index)
-        late = {log.index: late for log, late in news}
+        news.sort(key=lambda new: new[0].index)
+        behind = block.after(news[0][0].index) if block.is_past(news[0][0].index) else []
         block.tell([log for log, _ in news])
         self._told += len(news)
-        told = [Tell(log, late.get(log.index, True)) for log in block.after(news[0][0].index - 1)]
+        again = sorted([*news, *((log, True) for log in behind)], key=lambda new: new[0].index) if behind else news
+        told: list[Command] = [Tell(log, late) for log, late in again]
         if block.done or self._blooms_lie:  # else no later block was told
             others = takewhile(lambda other: other is not block, chain(reversed(self._open), reversed(self._settled)))
             later = [log for other in reversed([*others]) for log in other.told.values()]
             behind += later
             told += [Tell(log, True) for log in later]
-        return [*(Tell(replace(log, removed=True)) for log in reversed(behind)), *told]
+        return [*(Tell(replace(log, removed=True)) for log in reversed(behind)), *told] if behind else told
 
     def _give_up(self, count: int, why: str) -> list[Command]:
         """Settle the first so many blocks, whatever is known of them."""
