@@ -485,6 +485,37 @@ def test_pending_transactions_come_on_from_another_endpoint_and_a_notice_says_th
     run(scenario())
 
 
+def test_pending_transactions_lose_nothing_when_an_operator_takes_their_endpoint_away(tmp_path: Path) -> None:
+    """By a drain, or by a reload of a configuration that names it no more; transactions come all the while."""
+
+    async def story(folder: Path, how: str) -> None:
+        async with brisk(folder) as h:
+            socket = await Subscriber.open(h.port)
+            pending = await socket.subscribe("newPendingTransactions")
+            feeds = h.gateway.status()["routes"][0]["feeds"]
+            (name,) = next(feed["sources"] for feed in feeds if feed["feed"] == "newPendingTransactions")
+            sent = []
+            for number in range(40):
+                told = await socket.call("eth_sendRawTransaction", f"0x02f8{number:08x}")
+                sent.append(told["result"])
+                if number == 10 and how == "drain":
+                    h.gateway.drain("local", name, out=True)
+                elif number == 10:
+                    rows = [row for row in h.config.read_text().split("\n") if f"id: {name}," not in row]
+                    h.config.write_text("\n".join(rows))
+                    assert await h.gateway.reload()
+                await asyncio.sleep(0.1)
+            await h.until(lambda: len(socket.results(pending)) >= len(sent))
+            await blocks(2)
+            assert sorted(socket.results(pending)) == sorted(sent)
+            assert not socket.notices
+            feeds = h.gateway.status()["routes"][0]["feeds"]
+            (now,) = next(feed["sources"] for feed in feeds if feed["feed"] == "newPendingTransactions")
+            assert now != name
+
+    together(tmp_path, story, ["drain", "reload"])
+
+
 # --- operators, and callers -------------------------------------------------------------------------
 
 
