@@ -585,10 +585,11 @@ def test_another_target_at_a_reload_means_another_line() -> None:
 
 
 class Node:
-    """A WebSocket endpoint that takes subscriptions to pending transactions and tells of them."""
+    """A WebSocket endpoint that takes subscriptions to pending transactions, after a while, and tells of them."""
 
     def __init__(self) -> None:
         self.port = 0
+        self.takes_after = 0.0
         self.connections: list[ServerConnection] = []
         self.opened = 0
 
@@ -611,6 +612,7 @@ class Node:
             async for message in connection:
                 asked = json.loads(message)
                 if asked["method"] == "eth_subscribe":
+                    await asyncio.sleep(self.takes_after)
                     await connection.send(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": "0x1"}))
         finally:
             self.connections.remove(connection)
@@ -679,6 +681,36 @@ def test_a_socket_that_a_reload_took_away_is_closed_although_nobody_can_succeed_
             await passes(60)
             assert old.opened == 1
             assert ear.reasons == ["no_endpoint"]
+            await w.end()
+
+    run(story())
+
+
+@pytest.mark.parametrize("wrong", [True, False])
+def test_what_an_endpoint_of_another_chain_says_is_not_heard_while_the_next_one_is_sought(wrong: bool) -> None:
+    """What a drained one says is."""
+
+    async def story() -> None:
+        async with Node().running() as old, Node().running() as new:
+            w = World({"e0": old.target, "e1": new.target})
+            new.takes_after = 1.0
+            ear = Ear()
+            feed = await w.feeds.join(subscription("newPendingTransactions"), ear)
+            assert [source.endpoint.id for source in feed.sources.active] == ["e0"]
+            await old.tell(1)
+            await passes(0.1)
+            state = w.route.pool.states[0]
+            if wrong:
+                state.chain_ok = False
+            else:
+                state.drained_at = here().time()
+            await passes(2 * TICK)
+            await old.tell(2)
+            await passes(3)
+            await new.tell(3)
+            await passes(0.1)
+            assert [int(json.loads(event), 16) for event in ear.events] == ([1, 3] if wrong else [1, 2, 3])
+            assert ear.reasons == (["endpoint_changed"] if wrong else [])
             await w.end()
 
     run(story())
