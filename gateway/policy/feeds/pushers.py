@@ -30,7 +30,7 @@ class Pusher:
     def __init__(self, margin: int, margin_at: float) -> None:
         self.misses = 0
         self.pushed_at: float | None = None
-        self.shuffles_until = margin_at - SHUFFLES_FOR
+        self.shuffles_until = float("-inf")
         self.begin(margin, margin_at)
 
     def begin(self, margin: int, margin_at: float) -> None:
