@@ -9,6 +9,7 @@ Does not belong here: what an event says (evm_events, solana_events), or to whom
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -59,10 +60,23 @@ class _Message(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Message).decode
+_decode_batch = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def read_messages(data: bytes) -> Sequence[Notification | Reply]:
+    """All that an upstream said in one frame, in its order: some put several messages into an array.  Never raises."""
+    if data.lstrip()[:1] != b"[":
+        told = read_message(data)
+        return (told,) if told is not None else ()
+    try:
+        each = _decode_batch(data)
+    except _PROBLEMS:
+        return ()
+    return [told for raw in each if (told := read_message(bytes(raw))) is not None]
 
 
 def read_message(data: bytes) -> Notification | Reply | None:
-    """What an upstream said; None when it is neither an event nor an answer.  Never raises."""
+    """What one message says; None when it is neither an event nor an answer.  Never raises."""
     try:
         if not data.isascii():
             data.decode()

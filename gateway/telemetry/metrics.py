@@ -86,7 +86,7 @@ _ROUTE_COUNTERS: Final = (
         "Events that were fetched because no endpoint pushed them; without sockets none is expected to.",
     ),
     ("events_missed", "feed_events_missed", "Times that callers were told that events are lost."),
-    ("gaps_found", "feed_gaps_found", "Fetches of blocks that no endpoint pushed."),
+    ("gaps_found", "feed_gaps_found", "Runs of missing blocks that no endpoint pushed and that were fetched."),
     ("blocks_filled", "feed_blocks_filled", "Blocks told to subscribers that were fetched."),
     ("feed_failovers", "feed_failovers", "Upstream subscriptions replaced by one at another endpoint."),
 )

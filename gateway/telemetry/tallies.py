@@ -174,7 +174,9 @@ class RouteStats:
         self.events_sent = 0  # the same, times the callers that each went to
         self.events_late = 0  # fetched, because they were not pushed
         self.events_missed = 0  # times that callers were told of a loss
-        self.gaps_found = 0  # fetches of blocks that feeds had not been told of
+        self.gaps_found = (
+            0  # runs of missing blocks that nobody pushed; each counts once, however often it is asked for
+        )
         self.blocks_filled = 0  # blocks told that were fetched
         self.feed_failovers = 0  # sources of feeds replaced
 

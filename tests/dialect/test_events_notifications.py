@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialect.notifications import Notification, Reply, encode_notice, encode_notification, read_message
+from gateway.dialect.notifications import (
+    Notification,
+    Reply,
+    encode_notice,
+    encode_notification,
+    read_message,
+    read_messages,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -83,6 +90,28 @@ def test_nothing_an_upstream_sends_raises(data: bytes) -> None:
     for part in (told.result, told.error) if isinstance(told, Reply) else (told.result,) if told else ():
         if part is not None:
             json.loads(part.decode())
+
+
+@given(st.lists(MESSAGES | JSON, max_size=5), st.sampled_from(["", " ", "\n\t"]))
+def test_messages_in_an_array_are_read_like_messages_that_come_alone(messages: list[Any], before: str) -> None:
+    texts = [json.dumps(message) for message in messages]
+    alone = [told for text in texts if (told := read_message(text.encode())) is not None]
+    assert list(read_messages((before + "[" + " ,".join(texts) + "]").encode())) == alone
+
+
+def test_one_broken_message_in_an_array_costs_the_others_nothing_and_a_broken_array_says_nothing() -> None:
+    event = b'{"method":"x","params":{"subscription":"0x1","result":%b}}'
+    good = [Notification("x", b'"0x1"', b"1"), Notification("x", b'"0x1"', b"2")]
+    for broken in (b"7", b"[]", b"null", b'{"id":7,"result":"\xff"}', b"[" * 50 + b"]" * 50):
+        assert list(read_messages(b"[%b,%b,%b]" % (event % b"1", broken, event % b"2"))) == good
+    for whole in (b"[", b"[" * 100_000, b"[%b" % (event % b"1"), b"[%b] x" % (event % b"1"), b"[]"):
+        assert list(read_messages(whole)) == []
+
+
+@given(st.binary())
+def test_nothing_that_an_upstream_puts_into_an_array_raises(data: bytes) -> None:
+    for told in (*read_messages(data), *read_messages(b"[" + data + b"]")):
+        json.loads((told.result or b"0").decode())
 
 
 def test_starknet_calls_the_id_by_its_own_name() -> None:

@@ -1,13 +1,15 @@
-"""What a feed of logs knows of one block, and of one source of pushed logs.
+"""What a feed of logs knows of one block.
 
 Always true: a block is open (its logs are not known), unsure (some source's word, which a later one
-confirms) or settled; what waits in it is told in the order of its index.
-Does not belong here: when a block changes from one to the other (logs).
+confirms) or settled; what waits in it is told in the order of its index, and what was told is in that order.
+Does not belong here: when a block changes from one to the other (logs), who is believed (pushers).
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
+from itertools import takewhile
 
 from gateway.events import Header, Log
 
@@ -50,48 +52,25 @@ class Block:
     def knows(self, index: int) -> bool:
         return index in self.told or index in self.waits
 
+    def is_past(self, index: int) -> bool:
+        """Was something told of it that belongs behind this index?"""
+        return next(reversed(self.told), -1) > index
+
+    def after(self, index: int) -> list[Log]:
+        """What was told of it and belongs behind this index, in order."""
+        behind = list(takewhile(lambda log: log.index > index, reversed(self.told.values())))
+        behind.reverse()
+        return behind
+
+    def tell(self, logs: Sequence[Log]) -> None:
+        """These are told now; they are in order."""
+        in_between = self.is_past(logs[0].index)
+        for log in logs:
+            self.told[log.index] = log
+        if in_between:
+            self.told = dict(sorted(self.told.items()))
+
     def open(self, now: float) -> None:
         """Nothing is sure of it any more."""
         self.state = State.OPEN
         self.since = now
-
-
-class Pusher:
-    """One source of pushed logs.  `first` is the block of its first log, -1 before it.
-
-    `margin` and `margin_at`: its node will hardly have been at this number when it joined, nor was it
-    at a block that was added at this time.
-    """
-
-    __slots__ = ("first", "margin", "margin_at", "misses", "pushed_at")
-
-    def __init__(self, margin: int, margin_at: float) -> None:
-        self.misses = 0
-        self.pushed_at: float | None = None
-        self.begin(margin, margin_at)
-
-    def begin(self, margin: int, margin_at: float) -> None:
-        """What it said until now says nothing of what it will push."""
-        self.margin = margin
-        self.margin_at = margin_at
-        self.first = -1
-
-    def said(self, number: int, now: float) -> None:
-        """It pushed a log of this block."""
-        self.pushed_at = now
-        if self.first < 0:
-            self.first = number
-
-    def covers(self, block: Block) -> bool:
-        """Has it pushed, or will it push, all logs of this block?  Never known of one added in a reorganisation."""
-        if not block.fresh or self.first < 0:
-            return False
-        number = block.header.number
-        return number > self.first or (number == self.first and self._beyond_margin(block))
-
-    def may_push(self, block: Block) -> bool:
-        """Is it worth waiting for it?"""
-        return self.covers(block) or (self.first < 0 and block.fresh and self._beyond_margin(block))
-
-    def _beyond_margin(self, block: Block) -> bool:
-        return block.header.number >= self.margin and block.since >= self.margin_at

@@ -93,9 +93,10 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """This source is behind others for too long, or said what nobody else knows: replace it."""
+    """This source is behind others for too long, or (`doubted`) said what nobody else knows: replace it."""
 
     source: int
+    doubted: bool = False
 
 
 Command = Told | FetchNumbers | FetchHash | Gap | Silent
@@ -335,7 +336,7 @@ class HeadFeed:
         if voice is None:
             return []
         voice.doubted = True
-        return [Silent(goal.source)]
+        return [Silent(goal.source, doubted=True)]
 
     def _tell(self, way: list[Shelved], dropped: tuple[Header, ...], now: float) -> list[Command]:
         """Tell the headers of a way, which is linked to the branch once `dropped` are gone."""

@@ -1,46 +1,46 @@
 """The feed of the logs of one filter: pushed where that works, fetched where it does not, in the order of the chain.
 
-Always true: a log is told only when every earlier block is settled, so logs come in chain order; each
-(block, index) is told once; the logs of an abandoned block are told again as removed, newest first;
+Always true: a log is told only when every earlier block is settled, so logs come in chain order, and what a
+caller holds who does as told is the logs of the chain in its order; each (block, index) is told once, unless it
+was told as removed in between; the logs of an abandoned block are told again as removed, newest first;
 logs of blocks before the first one added are never told, apart from those of blocks that replace them;
 what cannot be told is a LogGap.
 
 How a block is settled.  A bloom filter without a match settles it at once.  Otherwise it is *open* and
-holds back what is later.  A log that a source pushes of a later block settles every earlier one that this
-source *covers*, because a source pushes in order: those above the block of its first log (this one, too, if
-it was added `sure_blocks` and `sure_after` after the source), and never one added in a reorganisation,
-whose logs it may have pushed at another time.  A block of which a covering source pushed logs is *unsure*:
-they are told at once, and it is settled by a later log, by a fetch that is made anyway, or by one of its
-own when it grows old.  What is open without a source worth waiting for, or for longer than `patience`, is
-fetched together with what is unsure before it.  When a source is lost, what rests on its word is
+holds back what is later.  A block of which a source that *covers* it pushed logs is *unsure*: they are told
+at once, and it is settled by a later log of such a source, by a fetch that is made anyway, or by one of its own
+when it grows old.  A source covers blocks above the one of its first log (this one, too, if it was added
+`sure_blocks` and `sure_after` after the source), and never one added in a reorganisation, whose logs it may
+have pushed at another time.  What is open without a source worth waiting for, or for longer than `patience`,
+is fetched together with what is unsure before it.  When a source is lost, what rests on its word is
 open again.  A fetched answer that lacks pushed logs is believed the third time only.
 
-Two rules give up order rather than a log: one of a block that had been settled without it, and one with a
-lower index than another of its block, are told when they come.  A block that was told as a gap stays one.
+A source that pushed a log before one that lies in front of it covers nothing for five minutes: what it pushes is
+confirmed by a fetch before it is told.  A log that comes all the same when others behind it have been told is put
+in its place: those are told as removed, newest first, and again behind it.  A block that was told as a gap stays one.
 A bloom filter that denied a log that came, or one of a chain that never showed a bloom with content, counts
-for nothing.  Then the silence of a covering source that pushed in the last five minutes is believed, and
-checked by one fetch a minute, as long as no later log settles it.
+for nothing.  Then the silence of a covering source that pushed in the last five minutes is believed after
+`patience`; the block is settled by a later log of the source, and otherwise checked by one fetch a minute.
 Does not belong here: which block is on the chain (heads), how a log is written or removed (dialect).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 
 from gateway.bounds import require_bounds, setting
 from gateway.events import Header, Log
-from gateway.policy.feeds.blocks import Block, Pusher, State
+from gateway.policy.feeds.blocks import Block, State
+from gateway.policy.feeds.pushers import Pusher, Pushers
 
 FIRST_PAUSE = 0.1  # seconds after a fetch that brought nothing; doubles
 LONGEST_PAUSE = 2.0
 LONGEST_ANSWER = 10.0  # seconds after which nobody will answer a fetch any more
-TRUSTED_FOR = 300.0  # seconds after its last log in which a source's silence is believed
 CHECKED_EVERY = 60.0  # seconds of believed silence that are checked with one fetch
 DOUBTS = 2  # answers that lack a pushed log before one is believed
-MISSES = 2  # blocks in a row of which a source pushed nothing although there was something
 HELD_BELOW = 10  # blocks below the tip of which an early log is still held
 MOST_HELD = 20_000  # logs that wait
 MOST_TOLD = 20_000  # logs remembered for being removed
@@ -107,7 +107,7 @@ class LogFeed:
 
     __slots__ = (
         "_blocks", "_blooms_lie", "_blooms_seen", "_early", "_first", "_held", "_highest", "_may_match", "_open",
-        "_out", "_out_since", "_owing", "_pause", "_pushers", "_retry_at", "_settings", "_settled", "_start", "_told",
+        "_out", "_out_since", "_pause", "_pushers", "_retry_at", "_settings", "_settled", "_start", "_told",
     )  # fmt: skip
 
     def __init__(self, settings: LogFeedSettings, may_match: Callable[[bytes], bool], now: float) -> None:
@@ -121,8 +121,7 @@ class LogFeed:
         self._early: dict[str, dict[int, tuple[int, Log]]] = {}  # logs of other blocks: index -> source, log
         self._held = 0  # logs in _early, and that wait in blocks
         self._told = 0  # logs remembered
-        self._pushers: dict[int, Pusher] = {}
-        self._owing: dict[str, tuple[float, set[int]]] = {}  # who should push what was fetched, and until when
+        self._pushers = Pushers()
         self._blooms_lie = False
         self._blooms_seen = False
         self._out: tuple[Header, ...] = ()
@@ -147,11 +146,12 @@ class LogFeed:
 
     def pushed(self, source: int, log: Log, now: float) -> list[Command]:
         """A source pushed a log.  One with `removed` says nothing: the chain decides."""
-        if log.removed:
-            return []
         if source not in self._pushers:
             self.joined(source, now)
-        self._pushers[source].said(log.number, now)
+        if log.removed:
+            self._pushers[source].took_back(log)
+            return []
+        self._pushers[source].said(log, now)
         block = self._blocks.get(log.block)
         if block is None:
             self._hold(source, log, now)
@@ -196,7 +196,7 @@ class LogFeed:
                     return []
             return [LogGap(header.number, header.number, "reorganisation_too_deep")]
         (self._open if self._open else self._settled).pop()
-        self._owing.pop(header.hash, None)
+        self._pushers.forgive(block)
         self._held -= len(block.waits)
         self._told -= len(block.told)
         return [Tell(replace(log, removed=True)) for log in reversed(block.told.values())]
@@ -237,7 +237,7 @@ class LogFeed:
         """Time passed.  Called about every 50 ms."""
         if self._out and now - self._out_since > LONGEST_ANSWER:
             return self.fetch_failed(now)  # nobody will answer it any more
-        return [*self._go_on(now), *self._missed(now)]
+        return [*self._go_on(now), *map(Missed, self._pushers.missed(now))]
 
     # --- what is learned of a block ---------------------------------------------------------------
 
@@ -288,36 +288,33 @@ class LogFeed:
         """A pushed log of a block on the chain."""
         if block.header.number < (self._start or 0):
             return []
-        pusher = self._pushers.get(source)
-        if pusher is not None:
-            pusher.misses = 0
-        if block.header.hash in self._owing:
-            self._owing[block.header.hash][1].discard(source)
+        self._pushers.pushed(source, block)
         if block.denied:
             self._deny(now)
         if self._held >= MOST_HELD and not block.knows(log.index):
             self._lose_track(now)
             return []
-        commands = self._add(block, log, False)
-        if pusher is not None and pusher.covers(block) and not block.done:
+        commands = self._add(block, [log], False)
+        pusher = self._pushers.get(source)
+        if pusher is not None and pusher.covers(block, now) and not block.done:
             if block.state is State.OPEN:
                 block.state = State.UNSURE
             block.source = source
-            for earlier in self._open:
-                if earlier is block:
-                    break
-                if pusher.covers(earlier):
+            for earlier in takewhile(lambda earlier: earlier is not block, self._open):
+                if earlier.state is State.UNSURE and pusher.covers(earlier, now):
                     earlier.state = State.SETTLED
         return commands
 
-    def _add(self, block: Block, log: Log, late: bool) -> list[Command]:
-        """A log that is to be told: at once where everything before it was."""
-        if block.lost or block.knows(log.index):
+    def _add(self, block: Block, logs: Iterable[Log], late: bool) -> list[Command]:
+        """Logs that are to be told: at once where everything before them was."""
+        news = [log for log in logs if not block.knows(log.index)]
+        if block.lost or not news:
             return []
-        if block.done:
-            return [self._tell(block, log, late)]
-        block.waits[log.index] = (log, late)
-        self._held += 1
+        if block.done or any(block.is_past(log.index) for log in news):
+            return self._tell(block, [(log, late) for log in news])
+        for log in news:
+            block.waits[log.index] = (log, late)
+        self._held += len(news)
         return []
 
     def _answered(self, block: Block, logs: Sequence[Log], now: float) -> tuple[bool, list[Command]]:
@@ -326,33 +323,18 @@ class LogFeed:
         if block.doubts < DOUBTS and any(index not in found for index in chain(block.told, block.waits)):
             block.doubts += 1
             return False, []
-        news = [log for log in found.values() if not block.knows(log.index)]
-        commands = [command for log in news for command in self._add(block, log, True)]
+        news = any(not block.knows(index) for index in found)
+        commands = self._add(block, found.values(), True)
         block.state = State.SETTLED
-        owing = {source for source, pusher in self._pushers.items() if pusher.may_push(block)}
-        if news and owing:
-            self._owing[block.header.hash] = (now + self._settings.sure_after, owing)
+        if news:
+            self._pushers.owe(block, now, self._settings.sure_after)
         return True, commands
-
-    def _missed(self, now: float) -> list[Command]:
-        """Sources that did not push, again, what was there."""
-        missed: list[Command] = []
-        for block in [block for block, (until, _) in self._owing.items() if until <= now]:
-            for source in self._owing.pop(block)[1] & self._pushers.keys():
-                pusher = self._pushers[source]
-                pusher.misses += 1
-                if pusher.misses >= MISSES:
-                    pusher.misses = 0
-                    missed.append(Missed(source))
-        return missed
 
     # --- doing ------------------------------------------------------------------------------------
 
     def _go_on(self, now: float) -> list[Command]:
         """Tell what can be told, ask for what is due."""
-        for block in self._open:
-            if block.state is State.OPEN and not block.known:
-                self._believe_silence(block, now)
+        self._believe_silences(now)
         commands = self._tell_settled(now)
         if len(self._open) > 1 and self._open[0].state is State.OPEN:  # what holds nothing back is never given up
             first, waits = self._open[0], self._open[1]
@@ -369,14 +351,19 @@ class LogFeed:
                 commands.append(FetchLogs(self._out))
         return commands
 
-    def _believe_silence(self, block: Block, now: float) -> None:
+    def _believe_silences(self, now: float) -> None:
         """Where blooms say nothing, a source that pushes now and then is believed when it pushes nothing."""
-        if now - block.since < self._settings.patience:
-            return
-        for source, pusher in self._pushers.items():
-            spoke = pusher.pushed_at is not None and now - pusher.pushed_at <= TRUSTED_FOR
-            if spoke and pusher.covers(block):
-                block.state, block.source = State.UNSURE, source
+        spoke_later: set[int] = set()
+        for block in reversed(self._open):
+            if block.state is State.OPEN and not block.known and now - block.since >= self._settings.patience:
+                for source, pusher in self._pushers.items():
+                    if pusher.believed_silent(block, now):
+                        block.state, block.source = State.UNSURE, source
+                        if source in spoke_later:
+                            block.state = State.SETTLED
+                            break
+            if block.told or block.waits:
+                spoke_later.add(block.source)
 
     def _tell_settled(self, now: float) -> list[Command]:
         """Tell, from the first block that is not settled and told on, what may be told."""
@@ -384,8 +371,9 @@ class LogFeed:
         while self._open and self._open[0].state is not State.OPEN:
             block = self._open[0]
             self._held -= len(block.waits)
-            commands.extend(self._tell(block, *block.waits[index]) for index in sorted(block.waits))
-            block.waits.clear()
+            if block.waits:
+                commands += self._tell(block, list(block.waits.values()))
+                block.waits.clear()
             if block.state is State.UNSURE:
                 break
             block.done = True
@@ -398,10 +386,20 @@ class LogFeed:
             self._told -= len(gone.told)
         return commands
 
-    def _tell(self, block: Block, log: Log, late: bool) -> Tell:
-        block.told[log.index] = log
-        self._told += 1
-        return Tell(log, late)
+    def _tell(self, block: Block, news: list[tuple[Log, bool]]) -> list[Command]:
+        """Tell these logs of a block in their place: those behind them are taken back, and told again."""
+        news.sort(key=lambda new: new[0].index)
+        behind = block.after(news[0][0].index) if block.is_past(news[0][0].index) else []
+        block.tell([log for log, _ in news])
+        self._told += len(news)
+        again = sorted([*news, *((log, True) for log in behind)], key=lambda new: new[0].index) if behind else news
+        told: list[Command] = [Tell(log, late) for log, late in again]
+        if block.done or self._blooms_lie:  # else no later block was told
+            others = takewhile(lambda other: other is not block, chain(reversed(self._open), reversed(self._settled)))
+            later = [log for other in reversed([*others]) for log in other.told.values()]
+            behind += later
+            told += [Tell(log, True) for log in later]
+        return [*(Tell(replace(log, removed=True)) for log in reversed(behind)), *told] if behind else told
 
     def _give_up(self, count: int, why: str) -> list[Command]:
         """Settle the first so many blocks, whatever is known of them."""
@@ -416,7 +414,7 @@ class LogFeed:
         """Must this block be fetched, by itself or because it holds something back?"""
         waited = now - block.since
         if block.state is State.OPEN:
-            awaited = any(pusher.may_push(block) for pusher in self._pushers.values())
+            awaited = any(pusher.may_push(block, now) for pusher in self._pushers.values())
             return waited >= self._settings.patience or not awaited
         if block.waits:  # held back by an earlier one
             return waited >= self._settings.patience

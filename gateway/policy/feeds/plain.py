@@ -2,8 +2,9 @@
 
 Always true: an event that one source told is not told again because another one says it too; the newest
 word of a state never gives way to an older one; when the last source is lost, the next one is followed by
-a refresh where one call shows the state, and otherwise by a notice that events may be lost; when there is
-no next one for long, that is said, too; what is remembered is bounded.
+a refresh where one call shows the state, and otherwise by a notice that events may be lost; the same when a
+source takes over while the old one still tells, unless their events can be told apart, so that both are
+heard and nothing is lost; when there is no next one for long, that is said, too; what is remembered is bounded.
 Does not belong here: blocks (heads), logs (logs), what an event says (dialect).
 """
 
@@ -21,13 +22,19 @@ REFRESH = 0  # the number under which the answer of a refresh is an event
 class PlainFeed:
     """See the module.  At most `memory` events are remembered, by their identity."""
 
-    __slots__ = ("_head", "_heard_at", "_kind", "_memory", "_place", "_said", "_sources", "_told", "_torn", "_torn_at")
+    __slots__ = (
+        "_head", "_heard_at", "_kind", "_memory", "_named", "_place", "_said", "_sources", "_speaker", "_taken_over",
+        "_told", "_torn", "_torn_at",
+    )  # fmt: skip
 
     def __init__(self, kind: FeedKind, memory: int = 4096) -> None:
         self._kind = kind
         self._memory = memory
         self._said: dict[bytes, int] = {}  # identity -> the source that said it last
         self._sources: set[int] = set()
+        self._speaker = REFRESH  # the source that joined last
+        self._named = False  # events have had an identity
+        self._taken_over = False  # it joined while another one tells, and nothing was done about it yet
         self._place = -1
         self._told = False
         self._torn = False  # the last source was lost, and nothing was done about it yet
@@ -37,7 +44,9 @@ class PlainFeed:
 
     def joined(self, source: int, now: float) -> None:
         """A source's subscription was acknowledged."""
+        self._taken_over = bool(self._sources)
         self._sources.add(source)
+        self._speaker = source
 
     def left(self, source: int, now: float) -> None:
         """A source is gone."""
@@ -66,7 +75,10 @@ class PlainFeed:
 
     def switched(self, now: float) -> Literal["refresh", "notice"] | None:
         """A source took over: ask for the state anew, tell callers that events may be lost, or nothing."""
-        if not self._torn or (self._kind is FeedKind.ONCE and self._told):
+        seamless = self._named and self._kind is not FeedKind.ONCE
+        due = self._torn or (self._taken_over and not seamless)
+        self._taken_over = False
+        if not due or (self._kind is FeedKind.ONCE and self._told):
             return None
         self._torn = False
         return "refresh" if self._kind in (FeedKind.NEWEST, FeedKind.ONCE) else "notice"
@@ -82,8 +94,11 @@ class PlainFeed:
             return False
         if self._kind is FeedKind.NEWEST and 0 <= place < self._place:
             return False
+        self._named = bool(identity)
         if identity and self._said_by_another(identity, source):
             return False
+        if not identity and self._kind is not FeedKind.ONCE and source not in (self._speaker, REFRESH):
+            return False  # whether its successor tells the same cannot be known
         self._place = max(self._place, place)
         self._told = True
         return True

@@ -55,6 +55,7 @@ class HeadsFeed(Feed):
         self._settings = settings
         self._machine = HeadFeed(settings, route().pool.blocks.book.block_time, clock())
         self._fetching: asyncio.Task[None] | None = None
+        self._in_gap = False  # blocks were missed, and have been asked for since
         self._beginning: asyncio.Task[None] | None = None
         self._noting = False  # what is told of in passing now is a push, not a poll
         self._heard_at = clock()
@@ -144,7 +145,8 @@ class HeadsFeed(Feed):
             return
         now = self.clock()
         position = route.pool.position_of(source.endpoint.id)
-        if position is None:
+        if position is None:  # it is gone from the configuration, and gives way
+            self._do(self._machine.header(source.number, header, now))
             return
         report = HeadReport(header.number, header.hash, header.parent, header.timestamp)
         self._noting = True
@@ -178,12 +180,17 @@ class HeadsFeed(Feed):
                     for follower in tuple(self.followers):
                         follower.lost(low, high, now)
                     self.tell(Missed(why, low, high))
-                case Silent(number):
-                    self.sources.drop(number, "silent")
+                case Silent(number, doubted):
+                    if doubted:
+                        self.sources.drop(number, "doubted")
+                    else:
+                        self.sources.replace(number, "silent")
+        self._in_gap = self._in_gap and self._machine.waiting
 
     def _fetch(self, questions: list[tuple[str, bytes]]) -> None:
-        if self.sources.expected:
+        if self.sources.expected and not self._in_gap and self._machine.tip is not None:
             self.stats.gaps_found += 1
+        self._in_gap = True
         if self._fetching is not None:
             self._fetching.cancel()  # nobody waits for its answer any more
         self._fetching = self.send(self._carry_out(questions))

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import encode_request
-from gateway.dialect.notifications import Notification, Reply, read_message
+from gateway.dialect.notifications import Notification, Reply, read_messages
 from gateway.errors import AttemptError, AttemptTimeout, ConnectionLost
 from gateway.events import Subscription
 from gateway.model import Sent
@@ -57,7 +57,10 @@ class _Asked:
 
 
 class Line:
-    """See the module.  `idle_since`: since when nobody needed it, if so."""
+    """See the module.  `idle_since`: since when nobody needed it, if so.
+
+    `leaving`: what runs on it is to be moved to another; it is not opened again.
+    """
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class Line:
         self._given_up: dict[int, Subscription] = {}
         self._opened = asyncio.Event()
         self.idle_since = clock()
+        self.leaving = False
         self.why_lost = ""
         self.socket = open_socket(self)
 
@@ -143,6 +147,11 @@ class Line:
         except AttemptError:
             return  # it is gone, and the subscription with it
 
+    def leave(self) -> None:
+        """What runs on it is to find another line; it is not opened again, and closed by whoever owns it."""
+        self.leaving = True
+        self.socket.open_no_more()
+
     async def close(self) -> None:
         await self.socket.close()
         self._lose("closed")
@@ -153,15 +162,14 @@ class Line:
         self._opened.set()
 
     def message(self, socket: UpstreamSocket, data: bytes) -> None:
-        told = read_message(data)
-        if isinstance(told, Notification):
-            taker = self._takers.get(told.subscription)
-            if taker is not None:
+        for told in read_messages(data):
+            if isinstance(told, Reply):
+                if told.id is not None:
+                    self._answered(told.id, told)
+            elif (taker := self._takers.get(told.subscription)) is not None:
                 taker.notified(told.method, told.result)
             elif self._asked and len(self._early) < MOST_EARLY:
                 self._early.append(told)
-        elif isinstance(told, Reply) and told.id is not None:
-            self._answered(told.id, told)
 
     def _answered(self, number: int, told: Reply) -> None:
         accepted = told.result is not None and told.result[:1] in _ID_BEGINS

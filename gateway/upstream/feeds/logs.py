@@ -114,7 +114,7 @@ class LogsFeed(Feed):
                 case LogGap(low, high, why):
                     self.tell(Missed(why, low, high))
                 case PushesMissed(number):
-                    self.sources.drop(number, "silent")
+                    self.sources.replace(number, "silent")
 
     async def _fetch(self, blocks: Sequence[Header]) -> None:
         tip = self._heads.tip

@@ -1,8 +1,9 @@
 """A feed of anything else: events are passed through from one endpoint, and a change of endpoint is told.
 
-Always true: an event is told once, as `policy/feeds/plain` decides; after a change of endpoint the
-state is asked for anew where the protocol can, and otherwise callers are told that events may be lost;
-an endpoint that should speak with every block and does not is replaced.
+Always true: an event is told once, as `policy/feeds/plain` decides; after a change of endpoint in which
+events may be lost the state is asked for anew where the protocol can, and otherwise callers are told so;
+an endpoint that should speak with every block and does not is replaced, and so is one that spoke at a steady
+pace and does not any more.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from gateway.clock import Clock
 from gateway.errors import NoEndpoint
 from gateway.events import FeedKind, Subscription
 from gateway.model import AttemptRecord
+from gateway.policy.feeds.pace import Pace
 from gateway.policy.feeds.plain import REFRESH, PlainFeed
 from gateway.upstream.calls.route import Route
 from gateway.upstream.feeds.feed import Ask, Event, Feed, Missed, Over
@@ -42,6 +44,7 @@ class PassedFeed(Feed):
         self._route = route
         self._ask = ask
         self._machine = PlainFeed(subscription.kind)
+        self._pace = Pace()
         self._refreshing: asyncio.Task[None] | None = None
         self._told = 0
         self.sources = Sources(
@@ -67,13 +70,18 @@ class PassedFeed(Feed):
         self.sources.tend(now)
         if self._machine.abandoned(now):
             self.tell(Missed("no_endpoint"))
-        if self.subscription.steady and self._machine.stands_still(self._head, self._block_time, now):
+        if self._is_silent(now):
             for source in tuple(self.sources.active):
-                self.sources.drop(source.number, "silent")
+                self.sources.replace(source.number, "silent")
+
+    def _is_silent(self, now: float) -> bool:
+        if self.subscription.steady:
+            return self._machine.stands_still(self._head, self._block_time, now)
+        return self._pace.is_silent(self._head, now)
 
     @property
     def _head(self) -> int:
-        return self._route().pool.blocks.book.reference if self.subscription.steady else -1
+        return self._route().pool.blocks.book.reference
 
     @property
     def _block_time(self) -> float:
@@ -89,6 +97,7 @@ class PassedFeed(Feed):
         now = self.clock()
         self._machine.joined(number, now)
         self._machine.heard(self._head, now)
+        self._pace.began(self._head, now)
         must = self._machine.switched(now)
         if must == "refresh":
             if self._refreshing is not None:
@@ -101,6 +110,8 @@ class PassedFeed(Feed):
         identity, place = self._route().dialect.place(self.subscription, result)
         if self.subscription.steady:
             self._machine.heard(self._head, self.clock())
+        elif source.gives_way_since is None:
+            self._pace.spoke(self._head, self.clock())
         if self._machine.event(source.number, result, identity, place):
             self._tell(method, result)
 

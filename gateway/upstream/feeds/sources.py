@@ -1,8 +1,10 @@
 """The sources of one feed: upstream subscriptions, on endpoints that fail as little together as possible.
 
 Always true: as many are kept up as are wanted and can be had; one that is lost is replaced at once,
-by an endpoint that shares no failure domain with it if there is one; one that takes its time is not waited
-for alone; an endpoint that failed is left alone for a while that doubles; each replacement leaves a trace.
+by an endpoint that shares no failure domain with it if there is one; one that still works and is to give way
+(its endpoint is drained or gone from the configuration, or it lags) tells until another has been accepted and
+both have told for a while; one that takes its time is not waited for alone; an endpoint that failed is left
+alone for a while that doubles; each replacement leaves a trace.
 Does not belong here: what the events mean (policy/feeds), sockets (line).
 """
 
@@ -24,6 +26,8 @@ CONNECT_WITHIN = 3.0  # seconds a line has to be up
 SLOW_AFTER = 1.0  # seconds of connecting and subscribing after which another endpoint is tried beside
 ALONE_FIRST = 0.5  # seconds that an endpoint which failed is left alone; doubles
 ALONE_LONGEST = 60.0
+OVERLAP = 2.0  # seconds that one which gives way still tells beside its successor
+LEAVES_WITHIN = 10.0  # seconds after which it leaves although nobody has succeeded it
 GOOD_AFTER = 30.0  # seconds after which a source's earlier failures are forgotten
 TRACED_FOR = 60.0  # seconds: a replacement that comes later is a new beginning
 
@@ -41,7 +45,10 @@ class Lines(Protocol):
         """Its line, opened if it is not."""
 
     def endpoint(self, endpoint_id: str) -> Endpoint | None:
-        """The endpoint of a source, if it is still there."""
+        """The endpoint of a source, if it may still be one."""
+
+    def believed(self, endpoint_id: str) -> bool:
+        """May what comes of it be told until somebody else has taken over?"""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,9 +58,12 @@ class _Alone:
 
 
 class Source:
-    """One upstream subscription (see `line.Taker`)."""
+    """One upstream subscription (see `line.Taker`).
 
-    __slots__ = ("_sources", "endpoint", "line", "number", "since", "upstream_id")
+    `gives_way_since`: since when it is to be replaced; `leaves_at`: when it leaves then, at the latest.
+    """
+
+    __slots__ = ("_sources", "endpoint", "gives_way_since", "leaves_at", "line", "number", "since", "upstream_id")
 
     def __init__(self, sources: Sources, number: int, endpoint: Endpoint, line: Line, now: float) -> None:
         self._sources = sources
@@ -61,6 +71,8 @@ class Source:
         self.endpoint = endpoint
         self.line = line
         self.since = now
+        self.gives_way_since: float | None = None
+        self.leaves_at = 0.0
         self.upstream_id: bytes | None = None
 
     def accepted(self, upstream_id: bytes) -> None:
@@ -144,19 +156,50 @@ class Sources:
         if self._closed:
             return
         for source in list(self._active.values()):
-            if self._lines.endpoint(source.endpoint.id) is None:
+            endpoint_id = source.endpoint.id
+            if not self._lines.believed(endpoint_id):
                 self.drop(source.number, "not_to_be_used")
-            elif now - source.since > GOOD_AFTER:
-                self._alone.pop(source.endpoint.id, None)
-        for source in list(self._active.values())[self.wanted :]:
+            elif source.line.leaving or self._lines.endpoint(endpoint_id) is None:
+                self.replace(source.number, "not_to_be_used")
+            elif source.gives_way_since is None and now - source.since > GOOD_AFTER:
+                self._alone.pop(endpoint_id, None)
+        for source in self._staying[self.wanted :]:
             self.drop(source.number, "not_wanted")
+        self._find_missing(now)
+        self._part(now)
+
+    @property
+    def _staying(self) -> list[Source]:
+        return [source for source in self._active.values() if source.gives_way_since is None]
+
+    def _find_missing(self, now: float) -> None:
         hopes = sum(1 for _, began in self._trying.values() if now - began < SLOW_AFTER)
-        missing = self.wanted - len(self._active) - hopes
+        missing = self.wanted - len(self._staying) - hopes
         if missing > 0:
             for endpoint in self._choose(missing, now):
                 task = asyncio.ensure_future(self._try(endpoint))
                 self._trying[endpoint.id] = task, now
                 task.add_done_callback(functools.partial(self._tried, endpoint.id))
+
+    def _part(self, now: float) -> None:
+        """Let those leave that have been succeeded, or that nobody will succeed."""
+        alone = bool(self._staying) and not self._trying  # others tell, and there are no more
+        for source in list(self._active.values()):
+            if (since := source.gives_way_since) is not None:
+                if alone:
+                    source.leaves_at = min(source.leaves_at, since + OVERLAP)
+                if now >= source.leaves_at:
+                    self.drop(source.number, "replaced")
+
+    def replace(self, number: int, why: str) -> None:
+        """This source is to give way: it tells until another one has been accepted, and a while beside it."""
+        source = self._active.get(number)
+        if source is None or source.gives_way_since is not None:
+            return
+        now = self._clock()
+        source.gives_way_since, source.leaves_at = now, now + LEAVES_WITHIN
+        self._note_loss(source, why, now)
+        self.tend(now)
 
     def drop(self, number: int, why: str) -> None:
         """This source is not to be relied on."""
@@ -179,11 +222,15 @@ class Sources:
     # --- what sources say -------------------------------------------------------------------------
 
     def accepted(self, source: Source) -> None:
-        if self._closed or len(self._active) >= self.wanted:  # another was quicker
+        if self._closed or len(self._staying) >= self.wanted:  # another was quicker
             source.line.unsubscribe(self._subscription, source.upstream_id or b"")
             return
         self._active[source.number] = source
         self.refusals.pop(source.endpoint.id, None)
+        if len(self._staying) >= self.wanted:
+            until = self._clock() + OVERLAP
+            for other in self._active.values():
+                other.leaves_at = min(other.leaves_at, until)
         self._joined(source.number)
 
     def notified(self, source: Source, method: str, result: bytes) -> None:
@@ -194,13 +241,17 @@ class Sources:
         if self._active.pop(source.number, None) is None or self._closed:
             return
         now = self._clock()
+        if source.gives_way_since is None:
+            self._note_loss(source, why, now)
+        self._left(source.number, why)
+        self.tend(now)
+
+    def _note_loss(self, source: Source, why: str, now: float) -> None:
         self._leave_alone(source.endpoint.id, now)
         self._losses.append(
             AttemptRecord(source.endpoint.id, "primary", why, Sent.ANSWERED, now, now, f"{now - source.since:.1f}s old")
         )
         del self._losses[:-8]
-        self._left(source.number, why)
-        self.tend(now)
 
     # --- finding others ---------------------------------------------------------------------------
 
@@ -220,7 +271,8 @@ class Sources:
         return chosen
 
     def _free(self, endpoint: Endpoint, now: float) -> bool:
-        if endpoint.id in self._trying or any(s.endpoint.id == endpoint.id for s in self._active.values()):
+        """May it be tried?  One whose source gives way may succeed itself, if nobody else does."""
+        if endpoint.id in self._trying or any(s.endpoint.id == endpoint.id for s in self._staying):
             return False
         alone = self._alone.get(endpoint.id)
         return alone is None or now >= alone.until

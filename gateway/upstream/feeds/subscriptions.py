@@ -29,6 +29,7 @@ from gateway.upstream.feeds.heads import HeadsFeed
 from gateway.upstream.feeds.line import Line
 from gateway.upstream.feeds.logs import LogsFeed
 from gateway.upstream.feeds.plain import PassedFeed
+from gateway.upstream.feeds.sources import LEAVES_WITHIN, OVERLAP
 from gateway.upstream.fleet.pool import Pool
 from gateway.upstream.wire.resolver import Resolver
 from gateway.upstream.wire.sockets import ConnectBudget, SocketTarget, UpstreamSocket
@@ -39,9 +40,8 @@ MOST_IDLE = 64  # of a route: who subscribes to ever other things and leaves mus
 ASK_WITHIN = 5.0  # seconds for one question of a feed
 LONGEST_ANSWER = 64_000_000  # bytes of an answer that a feed reads
 SHOWN_FEEDS = 50  # of a route, on the status page
-_NEVER_A_SOURCE = frozenset(
-    {Reason.DRAINED, Reason.WRONG_CHAIN, Reason.FORKED, Reason.IMPLAUSIBLE_HEAD, Reason.DISTRUSTED, Reason.EXCLUDED}
-)
+_NOT_BELIEVED = frozenset({Reason.WRONG_CHAIN, Reason.FORKED, Reason.IMPLAUSIBLE_HEAD, Reason.DISTRUSTED})
+_NEVER_A_SOURCE = _NOT_BELIEVED | {Reason.DRAINED, Reason.EXCLUDED}
 
 Replaced = Callable[[Route, str, tuple[AttemptRecord, ...]], None]
 """Told of each source that was replaced: the route, the kind of feed, and who was lost, how, and who came."""
@@ -73,6 +73,7 @@ class Feeds:
         self._feeds: dict[bytes, Feed] = {}
         self._heads: HeadsFeed | None = None
         self._lines: dict[str, Line] = {}
+        self._leaving: dict[Line, float] = {}  # replaced or gone, and when they are closed at the latest
         self._closing: set[asyncio.Task[None]] = set()
         self._own = itertools.count()
         self._ranked: tuple[float, list[Endpoint]] = (-1.0, [])
@@ -113,7 +114,7 @@ class Feeds:
         for endpoint_id, line in list(self._lines.items()):
             if not same or targets.get(endpoint_id) != self._targets.get(endpoint_id):
                 del self._lines[endpoint_id]
-                self._close(line)
+                self._leave(line)
         self._route, self._targets, self._settings = route, targets, settings
         self._ranked = (-1.0, [])
         if self._heads is not None:
@@ -155,9 +156,10 @@ class Feeds:
             feed.close()
         self._feeds.clear()
         self._heads = None
-        for line in self._lines.values():
+        for line in (*self._lines.values(), *self._leaving):
             self._close(line)
         self._lines.clear()
+        self._leaving.clear()
         self._route = None
         await asyncio.gather(*self._closing, return_exceptions=True)
 
@@ -239,6 +241,13 @@ class Feeds:
             return endpoint if endpoint in self.candidates(now) else None
         return endpoint if state.awake and reason not in _NEVER_A_SOURCE else None
 
+    def believed(self, endpoint_id: str) -> bool:
+        """Nothing is held against what it says.  One that the configuration names no more was believed until then."""
+        position = self._route.pool.position_of(endpoint_id) if self._route is not None else None
+        if self._route is None or position is None:
+            return self._route is not None
+        return self._route.pool.states[position].refusal(Family.HEAD, self._clock())[0] not in _NOT_BELIEVED
+
     def _open(self, line: Line) -> UpstreamSocket:
         socket = UpstreamSocket(
             line.endpoint_id,
@@ -252,6 +261,14 @@ class Feeds:
         )
         socket.start()
         return socket
+
+    def _leave(self, line: Line) -> None:
+        """Close a line once what runs on it has moved; it is not dialled again."""
+        line.leave()
+        if line.connected and line.used:
+            self._leaving[line] = self._clock() + LEAVES_WITHIN + OVERLAP
+        else:
+            self._close(line)
 
     def _close(self, line: Line) -> None:
         task = asyncio.ensure_future(line.close())
@@ -343,6 +360,10 @@ class Feeds:
             for endpoint_id, line in list(self._lines.items()):
                 if not line.used and now - line.idle_since > KEPT_FOR:
                     del self._lines[endpoint_id]
+                    self._close(line)
+            for line, until in list(self._leaving.items()):
+                if not line.used or now >= until:
+                    del self._leaving[line]
                     self._close(line)
 
     def _let_go(self, now: float) -> None:

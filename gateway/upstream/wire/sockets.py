@@ -40,11 +40,10 @@ CONNECTS_PER_SECOND = 10.0  # of all sockets of the gateway together
 CONNECTS_SAVED_UP = 20.0
 STEADY_AFTER = 30.0  # seconds of life after which a socket's earlier failures are forgotten
 REFUSED_PAUSE = 60.0  # seconds, after 401, 403, 404 or 410: it will not change its mind soon
-BUSY_PAUSE = 5.0  # seconds, after 1013 (try again later), 429 or 503 without a time
+BUSY_PAUSE = 5.0  # seconds, after a code of `BUSY`, after 429 or 503 without a time
 LONGEST_RETRY_AFTER = 600.0  # seconds an endpoint may ask us to stay away
 SEND_WITHIN = 5.0  # seconds for a message to leave; what is sent upstream is small
-AT_ONCE = frozenset({1001, 1012})  # codes of a server that goes away or restarts: another is behind the name
-LATER = 1013  # try again later
+BUSY = frozenset({1008, 1013})  # codes for: we broke a rule of the server's, as its limits; try again later
 OUR_CODES = {1002: "protocol_error", 1007: "protocol_error", 1009: "too_large", 1011: "ping_timeout"}
 """What the library closes a connection for."""
 
@@ -147,14 +146,12 @@ class SocketEvents(Protocol):
 class _Ended:
     """How one connection, or one try to have one, ended.
 
-    `at_least`: seconds to stay away, whatever the pauses say; `at_once`: it was announced, and another
-    server is there already.
+    `at_least`: seconds to stay away, whatever the pauses say.
     """
 
     why: str
     lived: float = 0.0
     at_least: float = 0.0
-    at_once: bool = False
 
 
 class UpstreamSocket:
@@ -165,8 +162,8 @@ class UpstreamSocket:
     """
 
     __slots__ = (
-        "_budget", "_chance", "_clock", "_closing", "_connection", "_doubling", "_dropped", "_events", "_resolver",
-        "_settings", "_target", "_task", "_turn", "endpoint_id", "failures", "opened_at", "why",
+        "_budget", "_chance", "_clock", "_closing", "_connection", "_doubling", "_dropped", "_events", "_last",
+        "_resolver", "_settings", "_target", "_task", "_turn", "endpoint_id", "failures", "opened_at", "why",
     )  # fmt: skip
 
     def __init__(
@@ -196,6 +193,7 @@ class UpstreamSocket:
         self._task: asyncio.Task[_Ended] | None = None
         self._dropped = ""  # why we cut it ourselves
         self._closing = False
+        self._last = False  # this connection is the last one
         self._turn = 0  # which of the host's addresses is tried first
 
     @property
@@ -206,9 +204,13 @@ class UpstreamSocket:
         """Begin to connect, and go on until `close`.  Once only."""
         assert self._task is None and not self._closing, "a socket is started once"
         live_again = AsyncRetrying(
-            retry=retry_if_result(lambda _: not self._closing), wait=self._pause, sleep=asyncio.sleep
+            retry=retry_if_result(lambda _: not (self._closing or self._last)), wait=self._pause, sleep=asyncio.sleep
         )
         self._task = asyncio.ensure_future(live_again(self._live))
+
+    def open_no_more(self) -> None:
+        """Its connection, if it has one, is the last."""
+        self._last = True
 
     async def close(self, why: str = "") -> None:
         """End it for good, politely where the peer goes along; `why` is what `closed` is told."""
@@ -295,12 +297,7 @@ class UpstreamSocket:
             connection.transport.abort()
             why = self._dropped or why
             self._tell(events.closed, self, why)
-        return _Ended(
-            why,
-            lived=self._clock() - self.opened_at,
-            at_least=BUSY_PAUSE if code == LATER else 0.0,
-            at_once=code in AT_ONCE,
-        )
+        return _Ended(why, self._clock() - self.opened_at, BUSY_PAUSE if code in BUSY else 0.0)
 
     def _tell(self, event: Callable[..., None], *told: Any) -> None:
         """A bug of the owner's costs the connection, not the socket."""
@@ -321,8 +318,6 @@ class UpstreamSocket:
         if ended.lived >= STEADY_AFTER:
             state.attempt_number = 1
         self.failures = state.attempt_number
-        if ended.at_once and self.failures == 1:
-            return 0.0
         chance = self._chance.random()
         return max(self._doubling(state) * (0.5 + 0.5 * chance), ended.at_least * (1.0 + 0.5 * chance))
 

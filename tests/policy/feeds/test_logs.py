@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from gateway.events import Header, Log
-from gateway.policy.feeds import logs
+from gateway.policy.feeds import logs, pushers
 from gateway.policy.feeds.logs import Command, FetchLogs, LogFeed, LogFeedSettings, LogGap, Missed, Tell
 from tests.policy.blockworld import Tree
 from tests.policy.feeds import test_heads as heads
@@ -160,6 +160,10 @@ class Rig:
                 self.do(self.feed.pushed(source, log, self.now))
         del self.queues[node][:count]
 
+    def shuffle(self, node: int, chance: Random) -> None:
+        """What a node is about to push comes in another order."""
+        chance.shuffle(self.queues[node])
+
     def answer(self, chance: Random | None = None) -> None:
         """The fetch is answered; with `chance` some blocks are not."""
         fetch, self.out = self.out, None
@@ -226,14 +230,15 @@ class Weather:
         self.rig = Rig(tree, nodes=chance.randint(1, 3))
         if chance.random() < 0.7:
             self.rig.join(0)
+        self.shuffles = chance.choice((0, 0, 8))
 
     def step(self) -> None:
         rig, chance = self.rig, self.chance
         node = chance.randrange(len(rig.at))
         event = chance.choices(
-            ("grow", "reorganise", "split", "move", "push", "live", "follow", "astray", "join", "leave", "answer",
-             "part", "fail", "wait"),
-            (10, 3, 1, 14, 12, 10, 14, 2, 3, 2, 14, 4, 3, 12),
+            ("grow", "reorganise", "split", "move", "shuffle", "push", "live", "follow", "astray", "join", "leave",
+             "answer", "part", "fail", "wait"),
+            (10, 3, 1, 14, self.shuffles, 12, 10, 14, 2, 3, 2, 14, 4, 3, 12),
         )[0]  # fmt: skip
         if event == "grow":
             rig.tree.grow(chance.choice((1, 1, 1, 2, 3, 12)))
@@ -243,6 +248,8 @@ class Weather:
             rig.go(node, rig.tree.child(rig.at[node]))
         elif event == "move":
             rig.go(node, rig.tree.best)
+        elif event == "shuffle":
+            rig.shuffle(node, chance)
         elif event == "push":
             rig.push(node, chance.randint(1, 5))
         elif event == "live":
@@ -326,6 +333,10 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(node=NODES, count=st.sampled_from((1, 2, 3, 100)))
     def a_node_pushes(self, node: int, count: int) -> None:
         self._rig().push(node, count)
+
+    @rule(node=NODES, seed=st.integers(0, 9))
+    def what_a_node_pushes_comes_in_another_order(self, node: int, seed: int) -> None:
+        self._rig().shuffle(node, Random(seed))
 
     @rule(node=NODES)
     def a_source_joins(self, node: int) -> None:
@@ -430,6 +441,7 @@ class Chain:
         if joined:
             self.feed.joined(1, 0.0)
         self.told: list[tuple[int, int, bool]] = []  # number, index, late
+        self.listener = Listener()
         self.removed: list[tuple[int, int]] = []
         self.missed: list[int] = []
         self.gaps: list[LogGap] = []
@@ -449,6 +461,7 @@ class Chain:
         for command in commands:
             match command:
                 case Tell(log, late):
+                    self.listener.take([command])
                     if log.removed:
                         self.removed.append((log.number, log.index))
                     else:
@@ -610,6 +623,126 @@ def test_a_second_source_changes_nothing_that_callers_see() -> None:
         chain.answer({number: (0, 1)})
         assert chain.told[-2:] == [(number, 0, False), (number, 1, False)]
     assert len(chain.told) == 40
+
+
+# --- sources that push out of order -----------------------------------------------------------------
+
+
+def test_logs_of_a_block_wait_for_those_of_an_earlier_one_that_come_later() -> None:
+    chain = Chain()
+    first, second = chain.block(match=True), chain.block(match=True)
+    chain.push(1, 0, number=second)
+    assert chain.told == []
+    chain.push(1, 0, number=first)
+    chain.wait(0.5)
+    chain.answer()
+    assert [told[:2] for told in chain.told] == [(first, 0), (second, 0)]
+    assert chain.removed == []
+
+
+def test_logs_of_a_block_wait_for_those_of_an_earlier_one_that_never_come_until_they_are_fetched() -> None:
+    chain = Chain()
+    first, second = chain.block(match=True), chain.block(match=True)
+    chain.push(1, 0, number=second)
+    chain.wait(0.3)
+    assert chain.told == []
+    assert chain.fetches[-1] == (first, second)
+    chain.answer({first: (7,)})
+    assert chain.told == [(first, 7, True), (second, 0, False)]
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_source_that_pushes_blocks_in_another_order_costs_no_order_no_log_and_no_removal(early: bool) -> None:
+    """Whether its logs come before or after their blocks are known."""
+    chain = Chain()
+    expected = []
+    for _ in range(20):
+        first = chain.number + 1
+        if not early:
+            chain.block(match=True), chain.block(match=True)
+        for number, index in ((first + 1, 0), (first + 1, 1), (first, 0), (first, 1)):
+            chain.push(1, index, number=number)
+        if early:
+            chain.block(match=True), chain.block(match=True)
+        expected += [(first, 0), (first, 1), (first + 1, 0), (first + 1, 1)]
+        chain.wait(0.5)
+        chain.answer()
+        chain.wait(0.5)
+        chain.answer()
+        assert [told[:2] for told in chain.told] == expected
+    assert chain.removed == []
+
+
+def test_a_source_once_caught_out_of_order_is_confirmed_by_fetches_and_trusted_again_after_a_while() -> None:
+    chain = Chain()
+    first, second = chain.block(match=True), chain.block(match=True)
+    chain.push(1, 0, number=second)
+    chain.push(1, 0, number=first)
+    chain.wait(1.0)
+    chain.answer()
+    chain.fetches.clear()
+    number = chain.block(match=True)
+    chain.push(1, 0)
+    assert chain.told[-1][0] == second, "it is not told before it is confirmed"
+    chain.answer()
+    assert chain.told[-1] == (number, 0, False)
+    chain.wait(pushers.SHUFFLES_FOR)
+    chain.fetches.clear()
+    for _ in range(5):
+        chain.wait(1.0)
+        number = chain.block(match=True)
+        chain.push(1, 0)
+        assert chain.told[-1] == (number, 0, False)
+    assert chain.fetches == []
+
+
+def test_a_log_that_comes_when_later_ones_have_been_told_is_put_in_its_place() -> None:
+    chain = Chain()
+    first = chain.block(match=True)
+    chain.push(1, 1)
+    chain.push(1, 5)
+    second = chain.block(match=True)
+    chain.push(1, 0)
+    assert [told[:2] for told in chain.told] == [(first, 1), (first, 5), (second, 0)]
+    chain.told.clear()
+    chain.push(1, 3, number=first)
+    assert chain.removed == [(second, 0), (first, 5)]
+    assert [told[:2] for told in chain.told] == [(first, 3), (first, 5), (second, 0)]
+    chain.drop()
+    chain.drop()
+    assert chain.removed[2:] == [(second, 0), (first, 5), (first, 3), (first, 1)]
+
+
+def test_logs_that_a_fetch_finds_before_told_ones_are_put_in_their_place_together() -> None:
+    chain = Chain()
+    number = chain.block(match=True)
+    chain.push(1, 5)
+    chain.do(chain.feed.left(1, chain.now))
+    chain.answer({number: (1, 2, 9)})
+    assert chain.removed == [(number, 5)]
+    assert [told[:2] for told in chain.told] == [(number, 5), (number, 1), (number, 2), (number, 5), (number, 9)]
+
+
+def test_logs_of_a_new_branch_are_not_out_of_order() -> None:
+    """A node takes the logs of the old branch back first, and then begins again below them."""
+    chain = Chain()
+    first, second = chain.block(match=True), chain.block(match=True)
+    chain.push(1, 0, number=first)
+    chain.push(1, 0, number=second)
+    for number in (second, first):
+        chain.do(chain.feed.pushed(1, Log(number, str(number), 0, removed=True), chain.now))
+    chain.drop()
+    chain.drop()
+    for _ in range(2):
+        chain.block(match=True, branch="b")
+        chain.push(1, 0, branch="b")
+        chain.wait(1.0)
+        chain.answer()
+    chain.fetches.clear()
+    number = chain.block(match=True)
+    chain.push(1, 0)
+    assert chain.told[-1] == (number, 0, False)
+    assert chain.fetches == []
 
 
 # --- losses -----------------------------------------------------------------------------------------
@@ -836,6 +969,21 @@ def test_a_bloom_filter_that_denied_a_log_is_not_believed_again() -> None:
     chain.fetches.clear()
     chain.block(match=False)
     assert chain.fetches == [(chain.number,)]
+
+
+def test_logs_that_a_bloom_filter_had_denied_are_put_in_their_place() -> None:
+    chain = Chain()
+    hidden = chain.block(match=False)
+    shown = chain.block(match=True)
+    chain.push(1, 0)
+    denied = chain.block(match=False)
+    chain.push(1, 0)
+    chain.do(chain.feed.left(1, chain.now))
+    for _ in range(3):
+        chain.answer({hidden: (4,)})
+        chain.wait(1.0)
+    held = [(log.number, log.index) for log in chain.listener.held]
+    assert held == [(102, 0), (hidden, 4), (shown, 0), (denied, 0)]
 
 
 def test_blooms_of_a_chain_that_never_showed_one_with_content_are_not_believed() -> None:

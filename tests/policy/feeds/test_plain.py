@@ -31,9 +31,13 @@ def failed_over(feed: PlainFeed) -> str | None:
 
 @given(EVENTS)
 @examples(max_examples=50)
-def test_what_is_not_known_is_passed_through_as_it_comes(events: list[tuple[int, int, int]]) -> None:
+def test_what_is_not_known_is_passed_through_as_it_comes_from_the_source_that_joined_last(
+    events: list[tuple[int, int, int]],
+) -> None:
     feed = feed_of(FeedKind.PLAIN)
-    assert all(feed.event(source, b"{}", b"", -1) for source, _, _ in events)
+    for source in (2, 3):
+        feed.joined(source, 0.0)
+    assert [feed.event(source, b"{}", b"", -1) for source, _, _ in events] == [source == 3 for source, _, _ in events]
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 9)), max_size=60))
@@ -109,12 +113,28 @@ def test_a_subscription_that_is_over_needs_no_refresh() -> None:
     assert failed_over(feed) is None
 
 
-def test_while_another_source_lives_nothing_is_lost() -> None:
-    feed = feed_of(FeedKind.PLAIN)
+@pytest.mark.parametrize("kind", [FeedKind.PLAIN, FeedKind.NEWEST])
+def test_while_another_source_tells_nothing_is_lost_of_events_that_can_be_told_apart(kind: FeedKind) -> None:
+    feed = feed_of(kind)
+    feed.event(1, b"", b"x", -1)
     feed.joined(2, 0.0)
+    assert feed.switched(0.0) is None
+    assert [feed.event(1, b"", b"y", -1), feed.event(2, b"", b"y", -1)] == [True, False]
     feed.left(1, 1.0)
     feed.joined(3, 2.0)
     assert feed.switched(2.0) is None
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(("kind", "must"), [(FeedKind.PLAIN, "notice"), (FeedKind.NEWEST, "refresh")])
+def test_a_source_that_takes_over_events_without_an_identity_is_a_change(kind: FeedKind, must: str, told: bool) -> None:
+    feed = feed_of(kind)
+    if told:
+        feed.event(1, b"", b"", 7)
+    feed.joined(2, 0.0)
+    assert feed.switched(0.0) == must
+    feed.left(1, 1.0)
+    assert feed.switched(1.0) is None
 
 
 def test_a_source_that_never_joined_tears_nothing() -> None:

@@ -50,6 +50,7 @@ class StageLine:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.up = True
+        self.leaving = False
         self.refuses = b""
         self.subscribed = 0
         self.ended: list[bytes] = []
@@ -92,6 +93,7 @@ class Stage:
         self.endpoints = [Endpoint(f"e{i}", "r", f"p{i}") for i in range(count)]
         self.lines = {endpoint.id: StageLine(endpoint) for endpoint in self.endpoints}
         self.unfit: set[str] = set()
+        self.lies: set[str] = set()
         self.asked: list[tuple[str, bytes]] = []
         self.answers: dict[str, bytes | Callable[[bytes], bytes | None] | None] = {}
         self.answer_takes = 0.02
@@ -110,6 +112,9 @@ class Stage:
 
     def endpoint(self, endpoint_id: str) -> Endpoint | None:
         return next((e for e in self.endpoints if e.id == endpoint_id and e.id not in self.unfit), None)
+
+    def believed(self, endpoint_id: str) -> bool:
+        return endpoint_id not in self.lies
 
     async def ask(self, question: tuple[str, bytes]) -> bytes | None:
         self.asked.append(question)

@@ -97,6 +97,23 @@ def test_each_subscription_is_told_its_own_events_also_those_right_behind_the_an
     run(story())
 
 
+def test_several_events_in_one_message_are_told_each_and_in_their_order() -> None:
+    async def story() -> None:
+        line, socket = line_and_socket()
+        notes = Notes()
+        task = asyncio.ensure_future(line.subscribe(HEADS, notes))
+        await asyncio.sleep(0.01)
+        batch: list[dict[str, Any]] = [{"jsonrpc": "2.0", "id": socket.sent[-1]["id"], "result": "0xa"}]
+        for number, subscription in enumerate(("0xa", "0xstranger", "0xa")):
+            params = {"subscription": subscription, "result": number}
+            batch.append({"jsonrpc": "2.0", "method": "eth_subscription", "params": params})
+        line.message(socket, json.dumps(batch).encode())  # type: ignore[arg-type]
+        await task
+        assert notes.told == [("accepted", b'"0xa"'), ("eth_subscription", b"0"), ("eth_subscription", b"2")]
+
+    run(story())
+
+
 def test_events_that_overtake_the_answer_are_told_behind_it_and_nobody_elses() -> None:
     """Nodes push from another thread than they answer from; of a signature there is one event only."""
 

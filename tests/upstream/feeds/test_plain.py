@@ -16,6 +16,7 @@ from gateway.policy.feeds.plain import LONGEST_SILENCE
 from gateway.upstream.feeds.feed import Event
 from gateway.upstream.feeds.line import Refused
 from gateway.upstream.feeds.plain import PassedFeed
+from gateway.upstream.feeds.sources import OVERLAP
 from tests.upstream.feeds.stage import Ear, Stage
 from tests.virtual import here, run
 
@@ -188,6 +189,42 @@ def test_a_source_of_slots_that_stands_still_while_the_chain_goes_on_is_replaced
     scene(story, "slotSubscribe", "[]")
 
 
+def test_a_source_of_pending_transactions_that_stops_while_its_socket_lives_is_replaced() -> None:
+    async def story(s: Scene) -> None:
+        s.stage.block_time = 12.0
+        number = 0
+        for _ in range(700):
+            number += 1
+            s.stage.reference = number // 24
+            s.push("e0", pending(number))
+            await s.pass_time(0.5)
+        assert s.source == "e0"
+        for _ in range(50):  # the node says no more, and the chain goes on
+            s.stage.reference += 1
+            await s.pass_time(1.25)
+        assert s.source == "e1"
+        ((lost, _),) = s.stage.replaced
+        assert (lost.endpoint, lost.ended) == ("e0", "silent")
+        s.push("e1", pending(number + 1))
+        assert len(s.told) == number + 1
+
+    scene(story, "eth_subscribe", '["newPendingTransactions"]', dialect=EVM)
+
+
+def test_a_source_that_says_little_by_nature_is_left_alone_however_long_it_is_quiet() -> None:
+    async def story(s: Scene) -> None:
+        for slot in range(40):
+            s.push("e0", account(slot, 1))
+            await s.pass_time(10)
+        for _ in range(50):
+            s.stage.reference += 100
+            await s.pass_time(10)
+        assert s.source == "e0"
+        assert not s.stage.replaced
+
+    scene(story, "accountSubscribe", ACCOUNT)
+
+
 def test_a_source_of_slots_is_left_alone_while_the_chain_stands_still() -> None:
     async def story(s: Scene) -> None:
         s.stage.reference = 7
@@ -289,6 +326,97 @@ def test_a_subscription_nobody_knows_is_passed_through_with_a_notice_after_a_cha
         assert (lost.endpoint, lost.ended, came.endpoint, came.ended) == ("e0", "closed_1012", "e1", "answer")
 
     scene(story, "eth_subscribe", '["drpcPendingTransactions"]', dialect=EVM)
+
+
+def pending(number: int) -> str:
+    return f"0x{number:064x}"
+
+
+def test_pending_transactions_go_over_to_another_endpoint_without_a_loss_a_repetition_or_a_notice() -> None:
+    """An operator drains an endpoint that works."""
+
+    async def story(s: Scene) -> None:
+        s.push("e0", pending(1))
+        s.stage.unfit.add("e0")
+        s.feed.tick(here().time())
+        s.push("e0", pending(2))  # the new one has not been accepted
+        await s.pass_time(0.5)
+        assert s.source == "e0,e1"
+        s.push("e1", pending(3))
+        s.push("e0", pending(3))
+        s.push("e0", pending(4))  # only the old one saw it
+        s.push("e1", pending(5))
+        await s.pass_time(OVERLAP)
+        assert s.source == "e1"
+        s.push("e1", pending(4))
+        s.push("e1", pending(6))
+        assert s.told == [pending(number) for number in (1, 2, 3, 4, 5, 6)]
+        assert not s.ear.reasons
+
+    scene(story, "eth_subscribe", '["newPendingTransactions"]', dialect=EVM)
+
+
+def test_logs_of_solana_go_over_to_another_endpoint_without_a_loss_a_repetition_or_a_notice() -> None:
+    async def story(s: Scene) -> None:
+        s.push("e0", logs_of("a", 1))
+        s.stage.unfit.add("e0")
+        await s.pass_time(0.5)
+        s.push("e0", logs_of("b", 1))
+        s.push("e1", logs_of("b", 1))
+        s.push("e1", logs_of("c", 2))
+        s.push("e0", logs_of("c", 2))
+        await s.pass_time(OVERLAP)
+        assert s.source == "e1"
+        assert [e["value"]["signature"] for e in s.told] == ["a", "b", "c"]
+        assert not s.ear.reasons
+
+    scene(story, "logsSubscribe", '["all"]')
+
+
+def test_events_that_cannot_be_told_apart_come_from_the_new_endpoint_alone_once_it_is_accepted() -> None:
+    async def story(s: Scene) -> None:
+        s.push("e0", {"n": 1})
+        s.stage.unfit.add("e0")
+        s.feed.tick(here().time())
+        s.push("e0", {"n": 2})
+        assert not s.ear.reasons
+        await s.pass_time(0.5)
+        assert s.ear.reasons == ["endpoint_changed"]
+        s.push("e1", {"n": 3})
+        s.push("e0", {"n": 3})
+        await s.pass_time(OVERLAP)
+        s.push("e1", {"n": 4})
+        assert s.told == [{"n": 1}, {"n": 2}, {"n": 3}, {"n": 4}]
+        assert s.ear.reasons == ["endpoint_changed"]
+
+    scene(story, "eth_subscribe", '["drpcPendingTransactions"]', dialect=EVM)
+
+
+def test_an_account_is_asked_for_anew_when_another_endpoint_takes_over_from_one_that_works() -> None:
+    async def story(s: Scene) -> None:
+        s.push("e0", account(10, 1))
+        s.stage.answers["getAccountInfo"] = json.dumps(account(15, 2)).encode()
+        s.stage.unfit.add("e0")
+        await s.pass_time(0.5)
+        s.push("e1", account(16, 3))
+        s.push("e0", account(16, 3))
+        assert [e["context"]["slot"] for e in s.told] == [10, 15, 16]
+        assert not s.ear.reasons
+
+    scene(story, "accountSubscribe", ACCOUNT)
+
+
+def test_a_signature_that_only_the_endpoint_sees_which_gives_way_is_told() -> None:
+    async def story(s: Scene) -> None:
+        s.stage.answers["getSignatureStatuses"] = statuses(None)
+        s.stage.unfit.add("e0")
+        await s.pass_time(0.5)
+        s.push("e0", done(50))
+        s.push("e1", done(50))
+        assert s.told == [done(50)]
+        assert not s.ear.reasons
+
+    scene(story, "signatureSubscribe", SIGNATURE)
 
 
 def test_a_notice_comes_once_for_each_loss_and_not_while_nobody_has_taken_over() -> None:

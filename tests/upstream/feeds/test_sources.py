@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from gateway.errors import ConnectionLost
 from gateway.events import FeedKind, Subscription
 from gateway.model import AttemptRecord, Endpoint, Sent
 from gateway.upstream.feeds.line import Refused, Taker
-from gateway.upstream.feeds.sources import ALONE_FIRST, SLOW_AFTER, Source, Sources
+from gateway.upstream.feeds.sources import ALONE_FIRST, LEAVES_WITHIN, OVERLAP, SLOW_AFTER, Source, Sources
 from tests.virtual import here, run
 
 HEADS = Subscription(FeedKind.HEADS, b"heads", "eth_subscribe", b'["newHeads"]', "eth_unsubscribe", "eth_subscription")
@@ -20,6 +22,7 @@ class FakeLine:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.up = True
+        self.leaving = False
         self.refuses = b""
         self.tries = 0
         self.takes = 0.01
@@ -61,6 +64,7 @@ class Place:
         ]
         self.lines = {endpoint.id: FakeLine(endpoint) for endpoint in self.endpoints}
         self.unfit: set[str] = set()
+        self.lies: set[str] = set()
         self.joined: list[int] = []
         self.left: list[tuple[int, str]] = []
         self.told: list[tuple[int, bytes]] = []
@@ -85,6 +89,9 @@ class Place:
     def endpoint(self, endpoint_id: str) -> Endpoint | None:
         found = next(e for e in self.endpoints if e.id == endpoint_id)
         return found if found.id not in self.unfit else None
+
+    def believed(self, endpoint_id: str) -> bool:
+        return endpoint_id not in self.lies
 
     @property
     def active(self) -> list[str]:
@@ -178,14 +185,114 @@ def test_a_source_that_flaps_is_not_hammered_but_one_that_lived_long_is_forgiven
     run(story())
 
 
-def test_a_drained_or_wrong_endpoint_stops_being_a_source() -> None:
+@pytest.mark.parametrize("why", ["drained", "gone", "lagging"])
+def test_a_source_that_still_works_tells_until_its_successor_has_been_accepted_and_a_while_beside_it(why: str) -> None:
     async def story() -> None:
         place = Place(["aws", "ovh"], wanted=1)
         assert await place.sources.settled(5)
-        place.unfit.add("e0")
-        await place.pass_time(0.5)
+        place.lines["e1"].takes = 1.0
+        began = here().time()
+        if why == "drained":
+            place.unfit.add("e0")
+        elif why == "gone":
+            place.lines["e0"].leaving = True
+            place.unfit.add("e0")
+        else:
+            place.sources.replace(1, "silent")
+        await place.pass_time(0.9)
+        assert place.active == ["e0"], "the new one has not been accepted yet"
+        await place.pass_time(0.3)
+        assert place.active == ["e0", "e1"]
+        heard = len(place.told)
+        place.lines["e0"].takers[0].notified("eth_subscription", b"still told")
+        assert place.told[heard:] == [(1, b"still told")]
+        assert not place.left
+        await place.pass_time(OVERLAP)
         assert place.active == ["e1"]
         assert place.lines["e0"].ended == [b"1"]
+        assert [number for number, _ in place.left] == [1]
+        assert here().time() - began < 1.2 + OVERLAP + 0.2
+        ((lost, came),) = place.replaced
+        assert (lost.endpoint, came.endpoint, came.ended) == ("e0", "e1", "answer")
+        place.sources.close()
+
+    run(story())
+
+
+def test_a_source_whose_word_is_not_believed_any_more_is_silenced_at_once() -> None:
+    async def story() -> None:
+        place = Place(["aws", "ovh"], wanted=1)
+        assert await place.sources.settled(5)
+        place.lines["e1"].takes = 1.0
+        place.unfit.add("e0")
+        await place.pass_time(0.1)
+        assert place.active == ["e0"]
+        place.lies.add("e0")  # even while it gives way
+        await place.pass_time(0.1)
+        assert place.active == []
+        assert place.lines["e0"].ended == [b"1"]
+        place.sources.close()
+
+    run(story())
+
+
+def test_a_source_that_nobody_can_succeed_leaves_all_the_same() -> None:
+    """An operator drains an endpoint in order to stop it."""
+
+    async def story() -> None:
+        place = Place(["aws"], wanted=1)
+        assert await place.sources.settled(5)
+        place.unfit.add("e0")
+        await place.pass_time(LEAVES_WITHIN - 0.5)
+        assert place.active == ["e0"]
+        await place.pass_time(1.0)
+        assert place.active == []
+        assert place.lines["e0"].ended == [b"1"]
+        assert len(place.left) == 1
+        place.sources.close()
+
+    run(story())
+
+
+def test_of_two_sources_one_that_nobody_can_succeed_leaves_after_the_overlap() -> None:
+    async def story() -> None:
+        place = Place(["aws", "ovh"])
+        assert await place.sources.settled(5)
+        await place.pass_time(0.2)
+        place.unfit.add("e1")
+        await place.pass_time(OVERLAP + 0.2)
+        assert place.active == ["e0"]
+        place.sources.close()
+
+    run(story())
+
+
+def test_the_only_endpoint_whose_source_fell_silent_succeeds_itself() -> None:
+    async def story() -> None:
+        place = Place(["aws"], wanted=1)
+        assert await place.sources.settled(5)
+        place.sources.replace(1, "silent")
+        await place.pass_time(ALONE_FIRST + OVERLAP + 0.3)
+        assert place.lines["e0"].ended == [b"1"]
+        assert [source.number for source in place.sources.active] == [2]
+        place.sources.close()
+
+    run(story())
+
+
+def test_a_source_that_dies_while_it_gives_way_is_left_once_and_counts_as_one_loss() -> None:
+    async def story() -> None:
+        place = Place(["aws", "ovh"], wanted=1)
+        assert await place.sources.settled(5)
+        place.lines["e1"].takes = 1.0
+        place.sources.replace(1, "silent")
+        await place.pass_time(0.2)
+        place.lines["e0"].die()
+        await place.pass_time(5)
+        assert place.active == ["e1"]
+        assert place.left == [(1, "reset")]
+        ((lost, came),) = place.replaced
+        assert (lost.ended, came.endpoint) == ("silent", "e1")
         place.sources.close()
 
     run(story())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
 from random import Random
 from typing import Any, cast
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from gateway.dialect.evm import EvmDialect
 from gateway.drill.chain import SimulatedChain
@@ -22,6 +25,7 @@ from gateway.upstream.calls.dispatch import Dispatcher
 from gateway.upstream.calls.route import Route
 from gateway.upstream.feeds.feed import BURST, MOST_WAITING, PACE, SLICE, Event, Feed, Missed
 from gateway.upstream.feeds.line import Line
+from gateway.upstream.feeds.sources import LEAVES_WITHIN, OVERLAP
 from gateway.upstream.feeds.subscriptions import KEPT_FOR, MOST_IDLE, TICK, Feeds
 from gateway.upstream.fleet.permits import PoolSettings
 from gateway.upstream.fleet.pool import Pool
@@ -308,6 +312,30 @@ def test_a_block_that_nobody_gives_for_half_a_minute_is_told_as_a_gap() -> None:
     world(story)
 
 
+def test_a_gap_counts_once_however_often_it_is_asked_for() -> None:
+    async def story() -> None:
+        w = World(nowhere())
+        ear = Ear()
+        await w.feeds.join(HEADS, ear)
+        assert w.route.stats.gaps_found == 0, "where it begins is no gap"
+        gone = w.head + 3
+        w.missing = {gone}
+        while not ear.events or numbers(ear)[-1] < gone - 1:
+            await asyncio.sleep(0.1)
+        found, asked = w.route.stats.gaps_found, len(w.calls)
+        await asyncio.sleep(20)
+        assert len(w.calls) - asked > 5
+        assert w.route.stats.gaps_found == found + 1
+        w.missing = set()
+        await asyncio.sleep(5)
+        told = numbers(ear)
+        assert told == list(range(told[0], told[-1] + 1))
+        assert w.route.stats.gaps_found > found + 1, "what is missed later is another gap"
+        await w.end()
+
+    run(story())
+
+
 def test_a_route_that_answers_nothing_for_long_is_made_up_for_when_it_does() -> None:
     async def story(w: World) -> None:
         ear = Ear()
@@ -549,5 +577,140 @@ def test_another_target_at_a_reload_means_another_line() -> None:
         w.adopt(w.built(2))
         assert w.feeds.line(endpoint) is not line
         await w.end()
+
+    run(story())
+
+
+# --- what a reload takes away while it works ----------------------------------------------------------
+
+
+class Node:
+    """A WebSocket endpoint that takes subscriptions to pending transactions, after a while, and tells of them."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.takes_after = 0.0
+        self.connections: list[ServerConnection] = []
+        self.opened = 0
+
+    @property
+    def target(self) -> SocketTarget:
+        return SocketTarget(f"ws://127.0.0.1:{self.port}/", "127.0.0.1", self.port, user_agent="x")
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Node]:
+        quiet = logging.getLogger("tests.node")
+        quiet.disabled = True
+        async with serve(self._serve, "127.0.0.1", 0, ping_interval=None, compression=None, logger=quiet) as server:
+            self.port = server.sockets[0].getsockname()[1]
+            yield self
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        self.opened += 1
+        self.connections.append(connection)
+        try:
+            async for message in connection:
+                asked = json.loads(message)
+                if asked["method"] == "eth_subscribe":
+                    await asyncio.sleep(self.takes_after)
+                    await connection.send(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": "0x1"}))
+        finally:
+            self.connections.remove(connection)
+
+    async def tell(self, number: int) -> None:
+        event = {"subscription": "0x1", "result": f"0x{number:064x}"}
+        text = json.dumps({"jsonrpc": "2.0", "method": "eth_subscription", "params": event})
+        for connection in self.connections:
+            await connection.send(text)
+
+
+async def passes(seconds: float) -> None:
+    """Virtual time, in steps that leave loopback its turn."""
+    until = here().time() + seconds
+    while here().time() < until:
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("other_socket", [False, True])
+def test_a_reload_that_takes_a_socket_away_opens_the_next_one_first_and_dials_the_old_one_no_more(
+    other_socket: bool,
+) -> None:
+    """Gone from the configuration, or at another address from now on."""
+
+    async def story() -> None:
+        async with Node().running() as old, Node().running() as new:
+            w = World({"e0": old.target})
+            ear = Ear()
+            await w.feeds.join(subscription("newPendingTransactions"), ear)
+            await old.tell(1)
+            await passes(0.1)
+            w.targets = {"e0" if other_socket else "e1": new.target}
+            w.adopt(w.built(2))
+            await old.tell(2)
+            while not new.connections:
+                await passes(0.05)
+            await passes(0.3)
+            await old.tell(3)
+            await new.tell(3)
+            await old.tell(4)
+            await new.tell(5)
+            await passes(OVERLAP + 0.5)
+            assert not old.connections, "it is closed when nobody needs it any more"
+            await new.tell(6)
+            await passes(30)
+            assert [int(json.loads(event), 16) for event in ear.events] == [1, 2, 3, 4, 5, 6]
+            assert not ear.reasons
+            assert (old.opened, new.opened) == (1, 1)
+            await w.end()
+
+    run(story())
+
+
+def test_a_socket_that_a_reload_took_away_is_closed_although_nobody_can_succeed_it() -> None:
+    async def story() -> None:
+        async with Node().running() as old:
+            w = World({"e0": old.target})
+            ear = Ear()
+            await w.feeds.join(subscription("newPendingTransactions"), ear)
+            w.targets = {}
+            w.adopt(w.built(1))
+            await passes(1)
+            assert old.connections
+            await passes(LEAVES_WITHIN + 1)
+            assert not old.connections
+            await passes(60)
+            assert old.opened == 1
+            assert ear.reasons == ["no_endpoint"]
+            await w.end()
+
+    run(story())
+
+
+@pytest.mark.parametrize("wrong", [True, False])
+def test_what_an_endpoint_of_another_chain_says_is_not_heard_while_the_next_one_is_sought(wrong: bool) -> None:
+    """What a drained one says is."""
+
+    async def story() -> None:
+        async with Node().running() as old, Node().running() as new:
+            w = World({"e0": old.target, "e1": new.target})
+            new.takes_after = 1.0
+            ear = Ear()
+            feed = await w.feeds.join(subscription("newPendingTransactions"), ear)
+            assert [source.endpoint.id for source in feed.sources.active] == ["e0"]
+            await old.tell(1)
+            await passes(0.1)
+            state = w.route.pool.states[0]
+            if wrong:
+                state.chain_ok = False
+            else:
+                state.drained_at = here().time()
+            await passes(2 * TICK)
+            await old.tell(2)
+            await passes(3)
+            await new.tell(3)
+            await passes(0.1)
+            assert [int(json.loads(event), 16) for event in ear.events] == ([1, 3] if wrong else [1, 2, 3])
+            assert ear.reasons == (["endpoint_changed"] if wrong else [])
+            await w.end()
 
     run(story())

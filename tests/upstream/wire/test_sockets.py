@@ -555,21 +555,46 @@ def test_a_socket_that_lived_long_enough_starts_over() -> None:
 
 
 @pytest.mark.parametrize("code", [1001, 1012])
-def test_an_announced_end_is_followed_at_once_but_once(code: int) -> None:
+def test_after_an_announced_end_everybody_waits_a_pause_of_his_own(code: int) -> None:
+    """All clients of a server that restarts lose it at the same moment, and would come back at the same moment."""
+
     async def story() -> None:
-        async with Scripted(code).running() as server, opened(server.url) as (_, owner):
-            await owner.until(lambda: len(owner.lost) == 4)
-            assert pauses(server)[:3] == pytest.approx([0.0, 0.25, 0.5], abs=0.05)
-            assert set(owner.lost) == {f"closed_{code}"}
+        for chance in (0.0, 1.0):
+            async with Scripted(code).running() as server, opened(server.url, chance=chance) as (_, owner):
+                await owner.until(lambda owner=owner: len(owner.lost) == 4)  # type: ignore[misc]
+                expected = [pause * (0.5 + 0.5 * chance) for pause in (0.25, 0.5, 1.0)]
+                assert pauses(server)[:3] == pytest.approx(expected, abs=0.05)
+                assert set(owner.lost) == {f"closed_{code}"}
 
     told(story)
 
 
-def test_a_server_that_says_try_again_later_is_left_alone_for_a_while() -> None:
+@pytest.mark.parametrize("code", [1008, 1013])
+def test_a_server_that_has_had_enough_of_us_is_left_alone_for_a_while(code: int) -> None:
     async def story() -> None:
-        async with Scripted(1013, stays).running() as server, opened(server.url, chance=0.5) as (_, owner):
+        async with Scripted(code, stays).running() as server, opened(server.url, chance=0.5) as (_, owner):
             await owner.until(lambda: len(owner.opened_at) == 2)
             assert pauses(server) == pytest.approx([BUSY_PAUSE * 1.25], abs=0.05)
+
+    told(story)
+
+
+def test_a_socket_that_is_not_to_be_opened_any_more_lives_until_it_is_lost() -> None:
+    """Its endpoint is gone from the configuration: nothing that is not named there is dialled."""
+
+    async def story() -> None:
+        async with Scripted(sends_then_closes).running() as server, opened(server.url) as (made, owner):
+            await owner.until(lambda: made.connected)
+            made.open_no_more()
+            await owner.until(lambda: owner.messages == [b"still heard"])
+            await owner.until(lambda: owner.lost == ["closed_1012"])
+            await asyncio.sleep(300)
+            assert len(server.requests) == 1
+
+    async def sends_then_closes(connection: ServerConnection) -> None:
+        await asyncio.sleep(1)
+        await connection.send("still heard")
+        await connection.close(1012)
 
     told(story)
 
