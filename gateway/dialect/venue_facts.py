@@ -71,7 +71,8 @@ class Sharing(Struct, frozen=True, forbid_unknown_fields=True):
     `connect` is the path of shared connections, `paths` those on which callers' subscriptions are shared.
     `speaks` is what the hosts speak that it is about.  A request has its operation at `op` (`subscribe`, `unsubscribe`,
     `lists`; of several spellings, with `|` between them, the first is ours), its topics at `topics` (texts, or
-    objects of exactly these `members`), its number at `id` (a text if `id_is_text`), and no more than `per_request`
+    objects of exactly these `members`), its number at `id` (a text if `id_is_text`), its time in whole seconds at
+    `dated`, and no more than `per_request`
     topics.  A message names its topic at `topic` and has what it tells at `data`, which callers on `bare` paths get
     alone.  Both are left out where `kinds` say how topics are `asked` for and `told`; each element of the members
     `spread` of a request is then a topic of its own.
@@ -100,6 +101,7 @@ class Sharing(Struct, frozen=True, forbid_unknown_fields=True):
     members: tuple[str, ...] = ()
     id: str = ""
     id_is_text: bool = False
+    dated: str = ""
     no_id: str = ""
     bare: tuple[str, ...] = ()
     in_path: tuple[str, ...] = ()  # what stands before streams that a URL names: a path or "path?parameter="

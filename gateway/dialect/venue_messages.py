@@ -98,7 +98,8 @@ class Messages:
 
     def _shaped(self, found: dict[str, Any], on: bool) -> Wanted:
         sharing = self.sharing
-        rest = {name: value for name, value in found.items() if name not in (sharing.op, sharing.id)}
+        apart = (sharing.op, sharing.id, sharing.dated)
+        rest = {name: value for name, value in found.items() if name not in apart}
         singles = list(one_by_one(rest, sharing.spread, MAX_TOPICS + 1))
         keys = [key for single in singles if (key := self._asked_for(single)) and self.could_share(key)]
         shared = len(keys) == len(singles) and 0 < len(keys) <= MAX_TOPICS
@@ -143,7 +144,10 @@ class Messages:
             made.append(self._filled(sharing.ack, wanted.id).replace("$op", op).replace("$topics", self._all(topics)))
         if sharing.ack_each:
             template = self._filled(sharing.ack_each, wanted.id).replace("$op", op)
-            made += [template.replace("$topic", _told(key)) for key in wanted.topics]
+            if self._shapes:
+                made += [_with_places(template, key) for key in wanted.topics]
+            else:
+                made += [template.replace("$topic", _told(key)) for key in wanted.topics]
         return [text.encode() for text in made]
 
     def refusal_for(self, data: bytes, raw_id: str) -> bytes:
@@ -160,12 +164,14 @@ class Messages:
 
     # --- what we say ------------------------------------------------------------------------------
 
-    def request(self, on: bool, topics: list[str], number: int) -> bytes:
-        """Our own request for topics."""
+    def request(self, on: bool, topics: list[str], number: int, wall: float = 0.0) -> bytes:
+        """Our own request for topics, at so many seconds since 1970."""
         sharing = self.sharing
         items: list[Any] = [json.loads(key) if key.startswith("{") else key for key in topics]
         message: dict[str, Any] = {sharing.op: (self._subscribe if on else self._unsubscribe)[0]}
         message |= items[0] if self._shapes else {sharing.topics: items}
+        if sharing.dated:
+            message[sharing.dated] = int(wall)
         if sharing.id:
             message[sharing.id] = str(number) if sharing.id_is_text else number
         return json.dumps(message, separators=(",", ":")).encode()

@@ -37,6 +37,13 @@ ASKED = {
         b'{"id":"7","action":"SUBSCRIBE","channel":"obu","tradeType":"SPOT","symbol":"BTC-USDT","depth":"increment@10ms"}',
         [b'{"id":"7","result":true}'],
     ),
+    "gate": (
+        b'{"id":9,"time":1611541000,"channel":"spot.obu","event":"subscribe","payload":["ob.BTC_USDT.50"]}',
+        [
+            b'{"id":9,"channel":"spot.obu","event":"subscribe","payload":["ob.BTC_USDT.50"],'
+            b'"error":null,"result":{"status":"success"}}'
+        ],
+    ),
     "coinbase_exchange": (
         b'{"type":"subscribe","product_ids":["BTC-USD"],"channels":["level2_batch"]}',
         [b'{"type":"subscriptions","channels":[{"name":"level2_batch","product_ids":["BTC-USD"]}]}'],
@@ -166,6 +173,9 @@ def test_each_pair_of_product_and_channel_is_a_topic_and_all_that_a_caller_has_i
         ("coinbase_exchange", b'{"type":"subscribe","product_ids":[],"channels":["ticker"]}'),
         ("coinbase_exchange", b'{"type":"subscribe","channels":[{"name":"ticker","product_ids":["BTC-USD"]}]}'),
         ("kucoin", b'{"id":"7","action":"subscribe","channel":"obu","tradeType":"SPOT","symbol":"BTC-USDT"}'),
+        ("gate", b'{"time":1,"channel":"spot.order_book_update","event":"subscribe","payload":["BTC_USDT","20ms"]}'),
+        ("gate", b'{"time":1,"channel":"spot.orders","event":"subscribe","payload":["BTC_USDT"],"auth":{"KEY":"k"}}'),
+        ("gate", b'{"time":1,"channel":"spot.trades","event":"subscribe","payload":["BTC_USDT"],"auth":{"KEY":"k"}}'),
         (
             "kucoin",  # another book: orders of retail traders are in it
             b'{"action":"subscribe","channel":"obu","tradeType":"SPOT","symbol":"X","depth":"1","rpiFilter":1}',
@@ -200,6 +210,22 @@ def test_topics_are_known_by_all_that_tells_them_apart() -> None:
     assert coinbase.heard(update) == Heard(wanted.topics[0], True, (0, 0, None, False))
     assert coinbase.heard(b'{"type":"subscriptions","channels":[]}') == Heard(in_turn=True)
     assert coinbase.heard(b'{"type":"error","message":"x"}') == Heard(in_turn=True, refuses=True)
+
+
+def test_a_request_says_when_it_is_made_where_the_exchange_wants_to_know() -> None:
+    gate = messages("gate")
+    wanted = gate.wanted(ASKED["gate"][0])
+    assert wanted is not None
+    assert json.loads(gate.request(True, list(wanted.topics), 3, 1700000000.9)) == {
+        "event": "subscribe", "channel": "spot.obu", "payload": ["ob.BTC_USDT.50"], "time": 1700000000, "id": 3,
+    }  # fmt: skip
+    snapshot = b'{"channel":"spot.obu","event":"update","result":{"full":true,"s":"ob.BTC_USDT.50","u":9,"b":[]}}'
+    update = b'{"channel":"spot.obu","event":"update","result":{"s":"ob.BTC_USDT.50","U":10,"u":12,"b":[]}}'
+    assert gate.heard(snapshot) == Heard(wanted.topics[0], True, (9, 9, None, True))
+    assert gate.heard(update) == Heard(wanted.topics[0], True, (10, 12, None, False))
+    assert gate.heard(b'{"id":3,"event":"subscribe","error":null,"result":{"status":"success"}}') == Heard(answers=3)
+    refusal = b'{"id":3,"event":"subscribe","error":{"code":2,"message":"x"},"result":null}'
+    assert gate.heard(refusal) == Heard(answers=3, refuses=True)
 
 
 def test_a_ping_is_answered_wherever_its_exchange_writes_it() -> None:

@@ -14,7 +14,7 @@ import contextlib
 import enum
 from typing import Protocol
 
-from gateway.clock import Clock
+from gateway.clock import Clock, wall_seconds
 from gateway.dialect.venue_facts import Rate, Streams
 from gateway.dialect.venue_messages import Heard, Messages
 from gateway.upstream.venues.streams import NoStream, StreamHost, VenueStreams, bucket_for
@@ -261,7 +261,7 @@ class Line:
         sharing = self._messages.sharing
         if sharing.answered or (on and sharing.id):
             self._unanswered[self._number] = (now, list(topics) if on else [])
-        return self._messages.request(on, topics, self._number).decode()
+        return self._messages.request(on, topics, self._number, wall_seconds()).decode()
 
     def _leave(self, why: str) -> None:
         if not self.leaving:

@@ -28,6 +28,7 @@ BOOKS = {
     "okx": '{"channel":"books","instId":"BTC-USDT"}',
     "bybit": "orderbook.50.BTCUSDT",
     "kucoin": '{"channel":"obu","depth":"increment@10ms","rpiFilter":0,"symbol":"BTC-USDT","tradeType":"SPOT"}',
+    "gate": '{"channel":"spot.obu","payload":["ob.BTC_USDT.50"]}',
     "coinbase_exchange": '{"channels":["level2_batch"],"product_ids":["BTC-USD"]}',
 }
 UNNUMBERED = ("coinbase_exchange",)
@@ -36,6 +37,7 @@ TRADES = {
     "binance": "btcusdt@trade",
     "okx": '{"channel":"trades","instId":"BTC-USDT"}',
     "bybit": "publicTrade.BTCUSDT",
+    "gate": '{"channel":"spot.trades","payload":["BTC_USDT"]}',
     "coinbase_exchange": '{"channels":["matches"],"product_ids":["BTC-USD"]}',
 }
 ANNOUNCEMENTS = {
@@ -84,6 +86,9 @@ class Market:
             return json.dumps({"stream": key, "data": {"e": "trade", "t": number}}).encode()
         if self.kind == "okx":
             return json.dumps({"arg": json.loads(key), "data": [{"tradeId": str(number)}]}).encode()
+        if self.kind == "gate":
+            trade = {"id": number, "currency_pair": "BTC_USDT"}
+            return json.dumps({"channel": "spot.trades", "event": "update", "result": trade}).encode()
         if self.kind == "coinbase_exchange":
             return json.dumps({"type": "match", "trade_id": number, "product_id": "BTC-USD"}).encode()
         return json.dumps({"topic": key, "type": "snapshot", "data": [{"i": str(number)}]}).encode()
@@ -102,6 +107,10 @@ class Market:
             data = {"O": first, "C": self.number, "b": rows, "s": "BTC-USDT"}
             what = "delta" if what == "update" else what
             message = {"T": "obu.SPOT", "dp": "increment@10ms", "t": what, "d": data}
+        elif self.kind == "gate":
+            place = {"full": True} if what == "snapshot" else {"U": previous + 1}
+            result = {**place, "s": "ob.BTC_USDT.50", "u": self.number, "b": rows}
+            message = {"channel": "spot.obu", "event": "update", "result": result}
         elif self.kind == "coinbase_exchange":  # its time, which rises with each change, says here which book is meant
             what, where = ("l2update", "changes") if what == "update" else (what, "bids")
             message = {"type": what, "product_id": "BTC-USD", where: rows, "time": self.number}
@@ -121,6 +130,7 @@ class Wire:
         self.opened_at = here().time()
         self.deaf = False
         self.over = False
+        self.gathered: dict[str, Any] | None = None
         self._last = 0.0
         self._on_way: deque[bytes] = deque()
         self._messages: deque[bytes] = deque()
@@ -218,8 +228,27 @@ class StreamVenue:
         """To all who are subscribed."""
         key = self.messages.heard(message).topic
         for wire in tuple(self.wires):
-            if key in wire.topics:
+            if key in wire.topics and self.kind == "kucoin" and key == BOOKS["kucoin"]:
+                self._gather(wire, json.loads(message))
+            elif key in wire.topics:
                 wire.bring(message)
+
+    def _gather(self, wire: Wire, message: dict[str, Any]) -> None:
+        """Each connection tells what has changed within times of its own: spans of two of them overlap."""
+        gathered = wire.gathered
+        if gathered is not None and message["d"]["O"] == gathered["d"]["C"] + 1:
+            gathered["d"]["b"] += message["d"]["b"]
+            gathered["d"]["C"] = message["d"]["C"]
+            return
+        if gathered is not None:  # one between went astray
+            wire.bring(json.dumps(gathered).encode())
+        wire.gathered = message
+        here().call_later(self.chance.uniform(0.005, 0.05), self._tell_gathered, wire)
+
+    def _tell_gathered(self, wire: Wire) -> None:
+        message, wire.gathered = wire.gathered, None
+        if message is not None and not wire.over:
+            wire.bring(json.dumps(message).encode())
 
     def said(self, wire: Wire, said: dict[str, Any] | str) -> None:
         """A client's message, answered as the exchange would."""
@@ -247,6 +276,8 @@ class StreamVenue:
             return
         if bad:
             words = {"success": False, "ret_msg": f"error:handler not found,topic:{min(bad)}"}
+            if self.kind == "gate":
+                words = {"error": {"code": 2, "message": f"unknown currency pair {min(bad)}"}, "result": None}
             if self.kind == "kucoin":
                 words = {"result": False, "msg": f"no such topic: {min(bad)}"}
             words = words if self.kind != "binance" else {"error": {"code": 2, "msg": "Invalid request"}}
@@ -268,7 +299,10 @@ class StreamVenue:
         self._subscribed(wire, key, wanted.on, {})
 
     def _subscribed(self, wire: Wire, key: str, on: bool, said: dict[str, Any]) -> None:
-        if self.messages.sharing.ack_each:
+        if self.kind == "gate":
+            answer = {"event": "subscribe" if on else "unsubscribe", "error": None, "result": {"status": "success"}}
+            wire.bring(json.dumps({**json.loads(key), **answer, "id": said["id"]}).encode())
+        elif self.messages.sharing.ack_each:
             ack = {"id": said["id"], "event": "subscribe" if on else "unsubscribe", "arg": json.loads(key)}
             wire.bring(json.dumps(ack).encode())
         if not on:
@@ -306,6 +340,11 @@ class Bot:
         elif kind == "kucoin":
             what, last, rows = data["t"], data["d"]["C"], data["d"]["b"]
             if what == "delta" and self.number is not None and data["d"]["O"] > self.number + 1:
+                self.wrong.append(f"a gap after {self.number}")
+        elif kind == "gate":
+            result = data["result"]
+            what, last, rows = "snapshot" if result.get("full") else "update", result["u"], result["b"]
+            if what == "update" and self.number is not None and result["U"] > self.number + 1:
                 self.wrong.append(f"a gap after {self.number}")
         elif "data" not in data:
             self.wrong.append(f"told {data}")

@@ -247,7 +247,7 @@ def test_two_lines_of_a_book_without_numbers_are_never_taken_for_one() -> None:
     run(story())
 
 
-@pytest.mark.parametrize("kind", ["okx", "bybit", "kucoin"])
+@pytest.mark.parametrize("kind", ["okx", "bybit", "kucoin", "gate"])
 def test_who_joins_late_gets_a_whole_book_however_long_the_stream_has_run(kind: str) -> None:
     async def story() -> None:
         venue = StreamVenue(kind, SEED + 2)
@@ -343,7 +343,7 @@ def test_hundreds_of_topics_are_back_within_seconds_after_an_outage() -> None:
     run(story())
 
 
-@pytest.mark.parametrize("kind", ["okx", "bybit", "coinbase_exchange"])
+@pytest.mark.parametrize("kind", ["okx", "bybit", "coinbase_exchange", "gate"])
 def test_a_topic_that_the_exchange_refuses_concerns_only_who_asked_for_it(kind: str) -> None:
     async def story() -> None:
         venue = StreamVenue(kind, SEED)
@@ -428,6 +428,7 @@ QUOTES = {
     "binance": "btcusdt@bookTicker",
     "okx": BOOKS["okx"],
     "bybit": "tickers.BTCUSDT",
+    "gate": '{"channel":"spot.tickers","payload":["BTC_USDT"]}',
     "coinbase_exchange": '{"channels":["ticker"],"product_ids":["BTC-USD"]}',
 }
 
