@@ -37,6 +37,10 @@ ASKED = {
         b'{"id":"7","action":"SUBSCRIBE","channel":"obu","tradeType":"SPOT","symbol":"BTC-USDT","depth":"increment@10ms"}',
         [b'{"id":"7","result":true}'],
     ),
+    "bitget": (
+        b'{"op":"subscribe","args":[{"instType":"SPOT","channel":"books5","instId":"BTCUSDT"}]}',
+        [b'{"event":"subscribe","arg":{"channel":"books5","instId":"BTCUSDT","instType":"SPOT"}}'],
+    ),
     "gate": (
         b'{"id":9,"time":1611541000,"channel":"spot.obu","event":"subscribe","payload":["ob.BTC_USDT.50"]}',
         [
@@ -77,6 +81,8 @@ def test_a_number_that_a_caller_did_not_give_is_not_made_up() -> None:
         ("okx", '{"channel":"instruments","instType":"SPOT"}'),  # begins with everything and goes on with changes
         ("okx", '{"channel":"books","instId":"BTC-USDT","more":"x"}'),  # would not come back as it was asked for
         ("okx", '"books"'),
+        ("bitget", '{"instType":"SPOT","channel":"books","instId":"BTCUSDT"}'),  # snapshot, and changes
+        ("bitget", '{"instType":"SPOT","channel":"candle1m","instId":"BTCUSDT"}'),
         ("bybit", '"tickers.BTCUSDT"'),  # of contracts: snapshot and changes without numbers
     ],
 )

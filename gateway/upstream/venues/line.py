@@ -179,11 +179,17 @@ class Line:
             self._confirmed.update(self._answered(heard))
 
     def _confirm(self, topic: str) -> None:
-        """The exchange has spoken of a topic: no request for it waits for an answer."""
+        """The exchange tells of a topic, or says that it will."""
         self._confirmed.add(topic)
-        for _, topics in self._unanswered.values():
+        self._settle(topic)
+
+    def _settle(self, topic: str) -> None:
+        """No request for a topic waits for an answer any more."""
+        for number, (_, topics) in tuple(self._unanswered.items()):
             if topic in topics:
                 topics.remove(topic)
+                if not topics and not self._messages.sharing.answered:
+                    del self._unanswered[number]
 
     def _answered(self, heard: Heard) -> list[str]:
         """The topics of the request that is answered; without a number, of the oldest."""
@@ -193,6 +199,8 @@ class Line:
     def _refused(self, heard: Heard, data: bytes) -> None:
         """A no to one of our requests, or to the topic that it names."""
         topics = [heard.topic] if heard.topic else self._answered(heard)
+        for topic in topics:
+            self._settle(topic)
         doubtful = [topic for topic in topics if topic in self.topics and topic not in self._confirmed]
         self._on.difference_update(doubtful)
         if len(topics) > 1:
@@ -251,15 +259,14 @@ class Line:
                 if asking.pop(topic) is _Ask.AGAIN:
                     asking[topic] = _Ask.ON
         for topic in topics:
-            self._confirm(topic)  # no earlier request for it matters now
+            self._settle(topic)  # no earlier request for it matters now
         self._confirmed.difference_update(topics)
         if on:
             self._on.update(topics)
         else:
             self._on.difference_update(topics)
         self._number += 1
-        sharing = self._messages.sharing
-        if sharing.answered or (on and sharing.id):
+        if on or self._messages.sharing.answered:
             self._unanswered[self._number] = (now, list(topics) if on else [])
         return self._messages.request(on, topics, self._number, wall_seconds()).decode()
 

@@ -266,10 +266,11 @@ class StreamVenue:
             self._told_of_subscriptions(wire, wanted)
             return
         bad = self.unknown.intersection(wanted.topics)
-        if bad and self.kind == "okx":
+        if bad and self.kind in ("okx", "bitget"):
             for key in wanted.topics:
                 if key in bad:
-                    words = {"id": said["id"], "event": "error", "code": "60018", "msg": f"Wrong URL or {key}"}
+                    what = {"id": said["id"]} if self.kind == "okx" else {"arg": json.loads(key)}
+                    words = {**what, "event": "error", "code": "60018", "msg": f"Wrong URL or {key}"}
                     wire.bring(json.dumps(words).encode())
                 else:
                     self._subscribed(wire, key, wanted.on, said)
@@ -303,13 +304,14 @@ class StreamVenue:
             answer = {"event": "subscribe" if on else "unsubscribe", "error": None, "result": {"status": "success"}}
             wire.bring(json.dumps({**json.loads(key), **answer, "id": said["id"]}).encode())
         elif self.messages.sharing.ack_each:
-            ack = {"id": said["id"], "event": "subscribe" if on else "unsubscribe", "arg": json.loads(key)}
+            number = {"id": said["id"]} if "id" in said else {}
+            ack = {**number, "event": "subscribe" if on else "unsubscribe", "arg": json.loads(key)}
             wire.bring(json.dumps(ack).encode())
         if not on:
             wire.topics.discard(key)
             return
         wire.topics.add(key)
-        snapshot = self.market.snapshot() if key == BOOKS[self.kind] else None
+        snapshot = self.market.snapshot() if key == BOOKS.get(self.kind) else None
         if snapshot is not None:
             wire.bring(snapshot)
 

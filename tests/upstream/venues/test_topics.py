@@ -367,6 +367,43 @@ def test_a_topic_that_the_exchange_refuses_concerns_only_who_asked_for_it(kind: 
     run(story())
 
 
+def test_a_refusal_that_names_its_topic_leaves_the_others_on_their_line() -> None:
+    async def story() -> None:
+        venue = StreamVenue("bitget", SEED)
+        good, bad = (f'{{"channel":"ticker","instId":"{name}","instType":"SPOT"}}' for name in ("BTCUSDT", "NOSUCH"))
+        venue.unknown.add(bad)
+        venue.shared.start()
+        bystander, mistaken = Ear(venue, good), Ear(venue, bad)
+        for _ in range(60):
+            await asyncio.sleep(1)
+            venue.send(json.dumps({"action": "snapshot", "arg": json.loads(good), "data": [{}]}).encode())
+        await asyncio.sleep(1)
+        assert (len(bystander.heard), bystander.refusals, bystander.lost_topics) == (60, [], [])
+        assert [topic for topic, _ in mistaken.refusals] == [bad]
+        assert (len(venue.all_wires), list(venue.shared.topics)) == (1, [good])
+        await venue.shared.close()
+
+    run(story())
+
+
+def test_an_exchange_that_numbers_no_requests_is_left_when_it_answers_none() -> None:
+    async def story() -> None:
+        venue = StreamVenue("bitget", SEED)
+        key = '{"channel":"ticker","instId":"BTCUSDT","instType":"SPOT"}'
+        ear = Ear(venue, key)
+        venue.answers = False
+        venue.shared.start()
+        await asyncio.sleep(5)
+        venue.answers = True
+        await asyncio.sleep(20)
+        venue.send(json.dumps({"action": "snapshot", "arg": json.loads(key), "data": [{}]}).encode())
+        await asyncio.sleep(1)
+        assert (len(ear.heard), len(venue.all_wires), len(venue.wires)) == (1, 2, 1)
+        await venue.shared.close()
+
+    run(story())
+
+
 def test_requests_hold_no_more_topics_than_the_exchange_takes() -> None:
     async def story() -> None:
         venue = StreamVenue("bybit", SEED)
