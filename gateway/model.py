@@ -266,6 +266,9 @@ class Method:
         return self.name if self.known else "other"
 
 
+_PINNED_READ, _BY_HASH = RequestClass.PINNED_READ, BlockRef.HASH  # looked up once, for the hot path
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """One decoded request.  `id` holds the caller's own bytes (None: a notification).
@@ -287,7 +290,7 @@ class Call:
     @property
     def about_the_head(self) -> bool:
         """Only an endpoint at the newest block answers it rightly."""
-        return self.high < 0 and self.request_class is not RequestClass.PINNED_READ and self.block is not BlockRef.HASH
+        return self.high < 0 and self.request_class is not _PINNED_READ and self.block is not _BY_HASH
 
 
 @dataclass(frozen=True, slots=True)

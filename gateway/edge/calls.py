@@ -21,6 +21,7 @@ from gateway.upstream.calls.answers import Answer
 from gateway.upstream.calls.dispatch import Dispatcher
 from gateway.upstream.calls.route import Route
 
+_STATEFUL = RequestClass.STATEFUL  # looked up once, for the hot path
 MAX_TIMEOUT = 600.0  # seconds a caller may ask for in x-seawall-timeout
 
 
@@ -65,7 +66,7 @@ class Calls:
         call = route.dialect.call(request.method, request.params, request.id)
         try:
             target.methods.require(call.method)
-            if call.request_class is RequestClass.STATEFUL:
+            if call.request_class is _STATEFUL:
                 _require_no_subscription(route, call)
         except CallerError as error:
             self._observer.refused(error.reason)

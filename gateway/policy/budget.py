@@ -8,9 +8,13 @@ from __future__ import annotations
 
 
 class TokenBucket:
-    """`rate` tokens a second, at most `burst` saved up.  `now` is monotonic seconds."""
+    """`rate` tokens a second, at most `burst` saved up.  `now` is monotonic seconds.
 
-    __slots__ = ("_at", "burst", "rate", "tokens")
+    `earned` are tokens beside the steady rate (a retry budget earns a share of each call) that were not looked at
+    yet: the hot path adds to it and does nothing else.
+    """
+
+    __slots__ = ("_at", "burst", "earned", "rate", "tokens")
 
     def __init__(self, rate: float, burst: float, now: float) -> None:
         if rate < 0 or burst <= 0:
@@ -18,6 +22,7 @@ class TokenBucket:
         self.rate = rate
         self.burst = burst
         self.tokens = burst
+        self.earned = 0.0
         self._at = now
 
     def take(self, amount: float, now: float) -> bool:
@@ -29,8 +34,8 @@ class TokenBucket:
         return True
 
     def earn(self, amount: float) -> None:
-        """Add tokens beside the steady rate (a retry budget earns a share of each call)."""
-        self.tokens = min(self.burst, self.tokens + amount)
+        """Add tokens beside the steady rate."""
+        self.earned += amount
 
     def available_after(self, amount: float, now: float) -> float:
         """Seconds until `amount` tokens are there; infinity when they never will be."""
@@ -43,6 +48,9 @@ class TokenBucket:
         return missing / self.rate
 
     def _refill(self, now: float) -> None:
+        if self.earned:
+            self.tokens = min(self.burst, self.tokens + self.earned)
+            self.earned = 0.0
         if now > self._at:
             self.tokens = min(self.burst, self.tokens + (now - self._at) * self.rate)
             self._at = now

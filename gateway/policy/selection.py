@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from gateway.bounds import require_bounds, setting
 from gateway.model import Endpoint, Reason
@@ -143,33 +144,37 @@ def rank(candidates: Sequence[Candidate], now: float) -> Ranking:
     return Ranking(front, behind, demoted, tuple(need), refused, shares, valid_until)
 
 
-def pick(front: Sequence[int], costs: Sequence[float], shares: Sequence[float] | None, chance: float) -> int:
-    """One position out of `front`: the cheaper of two at random.  `costs` are per front position.
+class Costly(Protocol):
+    """What an endpoint's work costs: policy/load in the gateway, numbers in tests."""
+
+    def cost(self, now: float) -> float:
+        """Comparable; the lower the better."""
+
+
+def pick(loads: Sequence[Costly], shares: Sequence[float] | None, chance: float, now: float) -> int:
+    """One of `loads` (its index): the cheaper of two at random.  Only these two are asked what they cost.
 
     `chance` in [0, 1) decides both draws.  With unequal shares the draws are by share, and the second
     is taken only when it is clearly cheaper (`CLEARLY`): among endpoints of like speed, weights of 3
     and 1 mean three calls to one, and an endpoint that has just returned gets its tenth.
     """
-    count = len(front)
+    count = len(loads)
     if count == 1:
-        return front[0]
-    if shares is not None:
-        return _pick_by_share(front, costs, shares, chance)
-    pair = int(chance * count * (count - 1))
-    first, second = divmod(pair, count - 1)
-    if second >= first:
-        second += 1
-    return front[first] if costs[first] <= costs[second] else front[second]
+        return 0
+    if shares is None:
+        first, second = divmod(int(chance * count * (count - 1)), count - 1)
+        if second >= first:
+            second += 1
+        margin = 1.0
+    else:
+        first, rest = _draw(shares, chance)
+        others = [i for i in range(count) if i != first]
+        second = others[_draw([shares[i] for i in others], rest)[0]]
+        margin = CLEARLY
+    return second if loads[second].cost(now) * margin < loads[first].cost(now) else first
 
 
 CLEARLY = 2.0  # how many times cheaper the second draw must be to be taken against its share
-
-
-def _pick_by_share(front: Sequence[int], costs: Sequence[float], shares: Sequence[float], chance: float) -> int:
-    first, rest = _draw(shares, chance)
-    others = [i for i in range(len(front)) if i != first]
-    second = others[_draw([shares[i] for i in others], rest)[0]]
-    return front[second] if costs[second] * CLEARLY < costs[first] else front[first]
 
 
 def _draw(shares: Sequence[float], chance: float) -> tuple[int, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from math import nextafter
 
 import pytest
@@ -138,6 +139,35 @@ def test_of_two_that_wait_for_a_time_the_one_whose_time_ends_first_is_asked_firs
 # --- picking ----------------------------------------------------------------------------------------
 
 
+class Fixed(float):
+    """A load that costs the same at all times."""
+
+    def cost(self, now: float) -> float:
+        return float(self)
+
+
+def pick_from(front: Sequence[int], costs: Sequence[float], shares: Sequence[float] | None, chance: float) -> int:
+    return front[pick([Fixed(cost) for cost in costs], shares, chance, 0.0)]
+
+
+def test_only_the_two_that_were_drawn_are_looked_at() -> None:
+    """So a call costs the same however many endpoints there are."""
+    asked: list[int] = []
+
+    class Asked:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def cost(self, now: float) -> float:
+            asked.append(self.number)
+            return 1.0
+
+    for shares in (None, [1.0 + i for i in range(50)]):
+        asked.clear()
+        pick([Asked(i) for i in range(50)], shares, 0.4, 0.0)
+        assert len(set(asked)) == len(asked) == 2
+
+
 @given(st.integers(1, 40), st.data())
 @examples(max_examples=200)
 def test_a_pick_is_always_a_member_of_the_front(count: int, data: st.DataObject) -> None:
@@ -145,7 +175,7 @@ def test_a_pick_is_always_a_member_of_the_front(count: int, data: st.DataObject)
     costs = data.draw(st.lists(COSTS, min_size=count, max_size=count))
     shares = data.draw(st.none() | st.lists(st.floats(0.01, 10), min_size=count, max_size=count))
     for chance in (0.0, data.draw(CHANCES), nextafter(1.0, 0.0)):
-        assert pick(front, costs, shares, chance) in front
+        assert pick_from(front, costs, shares, chance) in front
 
 
 @pytest.mark.parametrize("count", range(2, 9))
@@ -156,12 +186,14 @@ def test_the_two_draws_cover_every_ordered_pair_alike(count: int) -> None:
     cells = count * (count - 1)
     for cell in range(cells):
         chance = (cell + 0.5) / cells
-        first = pick(front, [1.0] * count, None, chance)
+        first = pick_from(front, [1.0] * count, None, chance)
         losers = [
-            dear for dear in front if pick(front, [2.0 if i == dear else 1.0 for i in front], None, chance) != first
+            dear
+            for dear in front
+            if pick_from(front, [2.0 if i == dear else 1.0 for i in front], None, chance) != first
         ]
         assert [first] == losers, "a tie goes to the first draw"
-        second = pick(front, [2.0 if i == first else 1.0 for i in front], None, chance)
+        second = pick_from(front, [2.0 if i == first else 1.0 for i in front], None, chance)
         pairs[first, second] += 1
     assert {(a, b): 1 for a in front for b in front if a != b} == pairs
 
@@ -169,7 +201,7 @@ def test_the_two_draws_cover_every_ordered_pair_alike(count: int) -> None:
 @pytest.mark.parametrize("count", range(1, 9))
 def test_equal_costs_are_picked_equally_often(count: int) -> None:
     steps = 840 * 8
-    picked = Counter(pick(range(count), [1.0] * count, None, (i + 0.5) / steps) for i in range(steps))
+    picked = Counter(pick_from(range(count), [1.0] * count, None, (i + 0.5) / steps) for i in range(steps))
     assert set(range(count)) == set(picked)
     assert max(picked.values()) - min(picked.values()) <= 2
 
@@ -177,7 +209,7 @@ def test_equal_costs_are_picked_equally_often(count: int) -> None:
 @given(st.lists(COSTS, min_size=2, max_size=6, unique=True), CHANCES)
 @examples(max_examples=100)
 def test_the_dearest_of_all_is_never_picked_unless_alone(costs: list[float], chance: float) -> None:
-    assert costs[pick(range(len(costs)), costs, None, chance)] < max(costs)
+    assert costs[pick_from(range(len(costs)), costs, None, chance)] < max(costs)
 
 
 @pytest.mark.parametrize("shares", [(3.0, 1.0), (0.1, 1.0, 1.0), (5.0, 3.0, 2.0, 0.5), (0.01, 10.0)])
@@ -186,7 +218,7 @@ def test_among_endpoints_of_like_speed_calls_follow_the_shares(shares: tuple[flo
     """A latency that is not clearly better does not outweigh what somebody wrote down."""
     steps = 20_000
     costs = [1.0 if i % 2 else spread for i in range(len(shares))]
-    picked = Counter(pick(range(len(shares)), costs, shares, (i + 0.5) / steps) for i in range(steps))
+    picked = Counter(pick_from(range(len(shares)), costs, shares, (i + 0.5) / steps) for i in range(steps))
     for position, share in enumerate(shares):
         assert picked[position] / steps == pytest.approx(share / sum(shares), abs=0.002)
 
@@ -194,7 +226,7 @@ def test_among_endpoints_of_like_speed_calls_follow_the_shares(shares: tuple[flo
 @given(st.floats(0.01, 10), st.floats(0.01, 10), CHANCES)
 @examples(max_examples=100)
 def test_a_clearly_slower_endpoint_loses_its_share_to_a_faster_one(a: float, b: float, chance: float) -> None:
-    assert pick((7, 9), (1.0, CLEARLY * 1.01), (a, b), chance) == 7
+    assert pick_from((7, 9), (1.0, CLEARLY * 1.01), (a, b), chance) == 7
 
 
 @given(candidate_lists(st.none()))

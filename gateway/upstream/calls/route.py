@@ -40,6 +40,9 @@ class AnyRoute(Protocol):
     def queued(self) -> int: ...
 
 
+_HEAVY = RequestClass.HEAVY_READ  # looked up once, for the hot path
+
+
 @dataclass(slots=True, eq=False)
 class Route:
     """What a caller addresses.  `engines[i]` serves `pool.endpoints[i]`.
@@ -86,12 +89,12 @@ class Route:
 
     def attempt_timeout(self, request_class: RequestClass) -> float:
         """Seconds one attempt may take."""
-        if request_class is RequestClass.HEAVY_READ:
+        if request_class is _HEAVY:
             return self.transport.heavy_attempt_timeout
         return self.transport.attempt_timeout
 
     def deadline(self, request_class: RequestClass) -> float:
         """Seconds a call may take when its caller names no time."""
-        if request_class is RequestClass.HEAVY_READ:
+        if request_class is _HEAVY:
             return self.retry.heavy_deadline
         return self.retry.deadline

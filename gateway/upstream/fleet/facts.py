@@ -21,6 +21,7 @@ from gateway.policy.budget import TokenBucket
 from gateway.policy.connectivity import Connectivity
 from gateway.policy.domains import Condition, DomainWatch, Member
 from gateway.policy.heads import Standing
+from gateway.policy.load import PeakEwma
 from gateway.policy.quota import ProviderBudget, QuotaSettings
 from gateway.policy.selection import Ranking
 from gateway.upstream.fleet.blocks import NO_LIMIT, Blocks
@@ -81,10 +82,12 @@ class Facts:
         self.states = [EndpointState(cast("Pool", self), i, e, find_budget(e), now) for i, e in enumerate(endpoints)]
         self.retry_budget = TokenBucket(settings.retry.budget_rate, settings.retry.budget_burst, now)
         self.hedge_budget = TokenBucket(0.0, HEDGES_SAVED_UP, now)
+        self.hedged = settings.hedging.enabled and len(self.endpoints) > 1
         self._random = random
         self._tell = tell
         self._rankings: list[Ranking | None] = [None] * (2 * len(Family))
         self._spans = [NO_SPAN] * (2 * len(Family))
+        self._loads: list[list[PeakEwma]] = [[] for _ in self._spans]  # of each ranking's front
         self._standings = [Standing.UNKNOWN] * len(self.endpoints)
         self._suspected: list[tuple[str, str] | None] = [None] * len(self.endpoints)
         self._unsupported: dict[str, dict[int, float]] = {}

@@ -56,6 +56,9 @@ class Moved:
     detail: str = ""
 
 
+_SUCCESS, _CLOSED = Outcome.SUCCESS, BreakerState.CLOSED  # looked up once, for the hot path
+
+
 class Permit:
     """The right to one attempt.  Settle it once; `release` without a verdict means IGNORED."""
 
@@ -91,7 +94,7 @@ class Permit:
         cell.load.in_flight -= 1
         state.last_used_at = now
         latency = now - self.started_at
-        if outcome is Outcome.SUCCESS:
+        if outcome is _SUCCESS:
             state.answered_at = now
             cell.tally.done(latency)
             cell.load.observe(latency, now)
@@ -106,7 +109,7 @@ class Permit:
             if pool.waiting:
                 pool.on_free()
             breaker = cell.breaker
-            if breaker.state is BreakerState.CLOSED and not breaker.failures_in_a_row and not breaker.evidence:
+            if breaker.state is _CLOSED and not breaker.failures_in_a_row and not breaker.evidence:
                 return  # nothing to forgive: the happy path ends here
         else:
             cell.tally.ended(ended, latency)

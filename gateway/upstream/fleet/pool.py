@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from gateway.model import Call, Family, Method, Outcome, Reason, ReplyKind
+from gateway.policy.load import PeakEwma
 from gateway.policy.selection import NEVER, NEVER_USED, Candidate, Ranking, pick, rank, successor
 from gateway.upstream.fleet.endpoints import Cell, EndpointState
 from gateway.upstream.fleet.facts import Facts
@@ -43,6 +44,7 @@ class Pool(Facts):
             ranking = rank([self._candidate(s, family, now, about_the_head) for s in self.states], now)
             self._rankings[slot] = ranking
             self._spans[slot] = self.blocks.span(ranking.front, family, now)
+            self._loads[slot] = self._loads_of(ranking.front, family)
         return ranking
 
     def ranking_for(self, call: Call, now: float) -> Ranking:
@@ -66,11 +68,12 @@ class Pool(Facts):
 
     def first(self, call: Call, now: float) -> Permit | None:
         """A permit at the best endpoint for a new call; None when nothing healthy is free."""
-        family = call.method.family
-        slot = family.slot * 2 + call.about_the_head
+        family, about_the_head = call.method.family, call.about_the_head
+        slot = family.slot * 2 + about_the_head
         ranking = self._rankings[slot]
         if ranking is None or now >= ranking.valid_until:
-            ranking = self.ranking(family, now, call.about_the_head)
+            ranking = self.ranking(family, now, about_the_head)
+        loads = self._loads[slot]
         low, high = self._spans[slot]
         if (
             call.high > high
@@ -79,21 +82,19 @@ class Pool(Facts):
             or call.high - call.low >= SHORT_RANGE
         ):
             ranking = self.ranking_for(call, now)
+            loads = self._loads_of(ranking.front, family)
         front = ranking.front
         if not front:
             return None
-        states = self.states
-        if self.blocks.served > high and call.about_the_head and family not in _NO_LATER:
+        if self.blocks.served > high and about_the_head and family not in _NO_LATER:
             permit = self._among_those_ahead(ranking, call, now)
             if permit is not None:
                 return permit
-        if len(front) == 1:
-            position = front[0]
-        else:
-            number = family.slot
-            costs = [(states[i].cells[number] or states[i].cell(family)).load.cost(now) for i in front]
-            position = pick(front, costs, ranking.shares, self._random.random())
-        return self._grant(states[position], call, now)
+        position = front[pick(loads, ranking.shares, self._random.random(), now)]
+        return self._grant(self.states[position], call, now)
+
+    def _loads_of(self, positions: Sequence[int], family: Family) -> list[PeakEwma]:
+        return [self.states[position].cell(family).load for position in positions]
 
     def _among_those_ahead(self, ranking: Ranking, call: Call, now: float) -> Permit | None:
         """Who has told block 100 and reads a balance expects that of block 100, not of the one before.
@@ -106,8 +107,8 @@ class Pool(Facts):
             return None
         ahead = [ranking.front[n] for n in places]
         shares = [ranking.shares[n] for n in places] if ranking.shares is not None else None
-        costs = [self.states[position].cell(call.method.family).load.cost(now) for position in ahead]
-        return self._grant(self.states[pick(ahead, costs, shares, self._random.random())], call, now)
+        position = ahead[pick(self._loads_of(ahead, call.method.family), shares, self._random.random(), now)]
+        return self._grant(self.states[position], call, now)
 
     def next(
         self,

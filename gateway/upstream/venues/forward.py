@@ -66,7 +66,7 @@ class Forwarder:
         instant of the clock.
         """
         pool = route.pool
-        pool.retry_budget.earn(pool.settings.retry.budget_share)
+        pool.retry_budget.earned += pool.settings.retry.budget_share
         route.last_call_at = self._clock()
         key = route.requests.share_key(call) if route.settings.share else None
         if key is not None:
