@@ -45,7 +45,7 @@ class Topics(Struct, frozen=True, forbid_unknown_fields=True):
 
     Where no single member names a topic, `asked` is all that a request for one has beside its operation and number,
     but for those members that are `assumed` when they are missing, and `told` are the place=texts (`|` between them)
-    by which its messages are known; ``*`` stands in each for the one name in it.
+    by which its messages are known; ``*`` stands in each for the one name in it, and a list of it for several.
     `rule` says how their messages are numbered (policy/sequences), at `first`, `last` and `previous` (places like
     those of errors); `snapshot` is the place=value that marks a message as the state's new beginning.
     `begins`: a subscription begins with the present state, so whoever joins late is given the newest message.
@@ -94,6 +94,7 @@ class Sharing(Struct, frozen=True, forbid_unknown_fields=True):
     data: Text = "data"
     speaks: str = ""
     spread: tuple[str, ...] = ()
+    spread_name: str = ""
     welcome: str = ""
     one: str = ""
     answered: str = ""

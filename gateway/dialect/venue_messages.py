@@ -8,6 +8,7 @@ Does not belong here: who listens to what (upstream/venues/topics).
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable
@@ -100,13 +101,16 @@ class Messages:
         sharing = self.sharing
         apart = (sharing.op, sharing.id, sharing.dated)
         rest = {name: value for name, value in found.items() if name not in apart}
-        singles = list(one_by_one(rest, sharing.spread, MAX_TOPICS + 1))
-        keys = [key for single in singles if (key := self._asked_for(single)) and self.could_share(key)]
-        shared = len(keys) == len(singles) and 0 < len(keys) <= MAX_TOPICS
-        return Wanted(on, tuple(dict.fromkeys(keys)), self._id_of(found), shared)
+        singles = one_by_one(rest, sharing.spread, sharing.spread_name, MAX_TOPICS + 1)
+        asked = [self._asked_for(single) for single in singles]
+        shared = all(asked) and all(map(self.could_share, itertools.chain(*asked)))
+        if not shared:  # what could be must be known, so that it does not come twice
+            asked = [self._asked_for(single, loosely=True) for single in singles]
+        keys = tuple(dict.fromkeys(filter(self.could_share, itertools.chain(*asked))))
+        return Wanted(on, keys, self._id_of(found), shared and 0 < len(keys) <= MAX_TOPICS)
 
-    def _asked_for(self, rest: dict[str, Any]) -> str:
-        return next((key for shape in self._shapes if (key := shape.asked(rest))), "")
+    def _asked_for(self, rest: dict[str, Any], *, loosely: bool = False) -> tuple[str, ...]:
+        return next((keys for shape in self._shapes if (keys := shape.asked(rest, loosely=loosely))), ())
 
     def answered(self, text: bytes, topics: Iterable[str]) -> bytes | None:
         """The answer to a caller's ping, or to its question which `topics` it has; None: it is no such thing."""
@@ -205,7 +209,7 @@ class Messages:
             return self._known[key]
         kind = next((kind for pattern, kind in self._kinds if pattern.fullmatch(key)), None)
         if self._shapes and isinstance(rest := _parsed(key.encode()), dict):
-            kind = next((shape.kind for shape in self._shapes if shape.asked(rest) == key), None)
+            kind = next((shape.kind for shape in self._shapes if shape.asked(rest) == (key,)), None)
         if len(self._known) >= MOST_KNOWN:
             self._known.clear()
         self._known[key] = kind

@@ -18,7 +18,7 @@ MOST_KEYS = 20_000  # names of which the key is remembered
 
 
 class Shape:
-    """Requests and messages of one kind of topics, with one name in them."""
+    """Requests and messages of one kind of topics, which differ by a name."""
 
     def __init__(self, kind: Topics) -> None:
         self.kind = kind
@@ -27,12 +27,17 @@ class Shape:
         self._name_at = next((place for place, text in kind.told.items() if text == ANY_NAME), "")
         self._keys: dict[str, str] = {}
 
-    def asked(self, rest: dict[str, Any]) -> str:
-        """The key of the topic that a request asks for, without its operation and number; empty: none of these."""
+    def asked(self, rest: dict[str, Any], *, loosely: bool = False) -> tuple[str, ...]:
+        """The keys of the topics that a request asks for, without its operation and number; none: none of these.
+
+        A list of nothing but a name may have several.  `loosely`: whatever else the request says.
+        """
+        if loosely:
+            rest = {member: value for member, value in rest.items() if member in self.kind.asked}
         names: list[str] = []
-        if _binds(self.kind.asked, self._assumed | rest, names) and len(names) == 1:
-            return self._key(names[0])
-        return ""
+        if _binds(self.kind.asked, self._assumed | rest, names):
+            return tuple(map(self._key, names))
+        return ()
 
     def told(self, message: dict[str, Any]) -> str:
         """The key of the topic that a message tells of; empty: none of these."""
@@ -52,12 +57,28 @@ class Shape:
         return key
 
 
-def one_by_one(rest: dict[str, Any], lists: tuple[str, ...], most: int) -> Iterator[dict[str, Any]]:
-    """Requests with one element in each of the `lists` that together ask for the same; no more than `most`."""
-    spread = [[[item] for item in rest[name]] if isinstance(rest.get(name), list) else None for name in lists]
-    present = [(name, items) for name, items in zip(lists, spread, strict=True) if items is not None]
-    for chosen in itertools.islice(itertools.product(*(items for _, items in present)), most):
-        yield rest | {name: item for (name, _), item in zip(present, chosen, strict=True)}
+def one_by_one(rest: dict[str, Any], lists: tuple[str, ...], name: str, most: int) -> list[dict[str, Any]]:
+    """Requests with one element in each of the `lists` that together ask for the same; no more than `most`.
+
+    An element that is an object has its own name at `name`, and brings its other members with it.
+    """
+    whole = [rest]
+    for where in lists:
+        whole = list(itertools.islice((single for each in whole for single in _spread(each, where, name)), most))
+    return whole
+
+
+def _spread(rest: dict[str, Any], where: str, name: str) -> Iterator[dict[str, Any]]:
+    items = rest.get(where)
+    if not isinstance(items, list):
+        yield rest
+        return
+    for item in items:
+        if isinstance(item, dict) and name in item:
+            more = {member: value for member, value in item.items() if member != name}
+            yield rest | more | {where: [item[name]]}
+        else:
+            yield rest | {where: [item]}
 
 
 def key_of(topic: Any) -> str:
@@ -85,6 +106,8 @@ def _binds(pattern: Any, value: Any, names: list[str]) -> bool:
         return False
     if isinstance(pattern, dict):
         return pattern.keys() == value.keys() and all(_binds(pattern[name], value[name], names) for name in pattern)
+    if pattern == [ANY_NAME]:
+        return bool(value) and all(_binds(ANY_NAME, each, names) for each in value)
     if isinstance(pattern, list):
         return len(pattern) == len(value) and all(map(_binds, pattern, value, itertools.repeat(names)))
     return bool(pattern == value)

@@ -170,6 +170,36 @@ def test_each_pair_of_product_and_channel_is_a_topic_and_all_that_a_caller_has_i
     ]
 
 
+def test_several_ways_to_ask_for_the_same_are_the_same_topics() -> None:
+    coinbase, gate = messages("coinbase_exchange"), messages("gate")
+    mixed = coinbase.wanted(
+        b'{"type":"subscribe","product_ids":["BTC-USD"],'
+        b'"channels":["ticker",{"name":"level2_batch","product_ids":["BTC-USD","ETH-USD"]}]}'
+    )
+    assert mixed is not None
+    assert mixed.shared
+    plain = [coinbase.wanted(text) for text in (ASKED["coinbase_exchange"][0], COINBASE[0])]
+    assert all(wanted is not None and not set(wanted.topics).isdisjoint(mixed.topics) for wanted in plain)
+    assert len(mixed.topics) == 3
+    several = gate.wanted(b'{"time":1,"channel":"spot.trades","event":"subscribe","payload":["BTC_USDT","ETH_USDT"]}')
+    one = gate.wanted(b'{"time":9,"channel":"spot.trades","event":"subscribe","payload":["ETH_USDT"]}')
+    assert several is not None
+    assert one is not None
+    assert several.shared
+    assert several.topics[1:] == one.topics
+
+
+@pytest.mark.parametrize("more", [b'"channels":["level2_batch","user"]', b'"channels":["level2_batch"],"key":"k"'])
+def test_what_could_be_shared_in_a_request_that_is_not_is_known_so_that_it_does_not_come_twice(more: bytes) -> None:
+    coinbase = messages("coinbase_exchange")
+    signed = coinbase.wanted(b'{"type":"subscribe","product_ids":["BTC-USD"],' + more + b"}")
+    assert signed is not None
+    assert not signed.shared
+    plain = coinbase.wanted(ASKED["coinbase_exchange"][0])
+    assert plain is not None
+    assert signed.topics == plain.topics
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -177,7 +207,8 @@ def test_each_pair_of_product_and_channel_is_a_topic_and_all_that_a_caller_has_i
         ("coinbase_exchange", b'{"type":"subscribe","product_ids":["BTC-USD"],"channels":["ticker"],"key":"k"}'),
         ("coinbase_exchange", b'{"type":"subscribe","product_ids":["BTC-USD"],"channels":["ticker","user"]}'),
         ("coinbase_exchange", b'{"type":"subscribe","product_ids":[],"channels":["ticker"]}'),
-        ("coinbase_exchange", b'{"type":"subscribe","channels":[{"name":"ticker","product_ids":["BTC-USD"]}]}'),
+        ("coinbase_exchange", b'{"type":"subscribe","channels":[{"name":"ticker"}]}'),
+        ("coinbase_exchange", b'{"type":"subscribe","channels":[{"name":{},"product_ids":["BTC-USD"]}]}'),
         ("kucoin", b'{"id":"7","action":"subscribe","channel":"obu","tradeType":"SPOT","symbol":"BTC-USDT"}'),
         ("gate", b'{"time":1,"channel":"spot.order_book_update","event":"subscribe","payload":["BTC_USDT","20ms"]}'),
         ("gate", b'{"time":1,"channel":"spot.orders","event":"subscribe","payload":["BTC_USDT"],"auth":{"KEY":"k"}}'),
