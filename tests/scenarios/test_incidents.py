@@ -352,15 +352,17 @@ def test_2025_07_the_same_log_query_gives_eighteen_or_none(tmp_path: Path) -> No
             assert right == 100
             struck = home.providers[0].script.fired[Fault.EMPTY_LOGS]
             last = home.chain.head(monotonic()) - 200  # it leaves out old ones, too, and is not believed any more
-            for turn in range(3):
+            turn, began = 0, monotonic()
+            while home.providers[0].script.fired[Fault.EMPTY_LOGS] == struck and monotonic() - began < PATIENCE:
+                turn += 1  # whose turn it is depends on who is the fastest
                 query = {"fromBlock": hex(last - 3 - turn), "toBlock": hex(last)}
                 old = await many(home.port, "/local", 300, 8, "eth_getLogs", query)
                 assert all(t.body.get("result") == home.chain.logs(last - 3 - turn, last) for t in old.told)
-            assert home.providers[0].script.fired[Fault.EMPTY_LOGS] > struck
+            assert home.providers[0].script.fired[Fault.EMPTY_LOGS] > struck, "it was not asked again"
             told(
                 "2025-07",
-                "all of 1000 queries had their logs: an empty list near the head is asked of somebody else, and who "
-                "was found leaving logs out is not believed of old blocks either",
+                f"all of {100 + 300 * turn} queries had their logs: an empty list near the head is asked of somebody "
+                "else, and who was found leaving logs out is not believed of old blocks either",
             )
 
     run(scenario())
@@ -375,14 +377,18 @@ def test_2026_07_wrong_log_indexes_are_seen_in_the_answer(tmp_path: Path) -> Non
             break_all(home, [0], Fault.MISNUMBERED_LOGS, families=[Family.LOGS])
             last = home.chain.head(monotonic()) - 60
             query = {"fromBlock": hex(last - 9), "toBlock": hex(last)}
-            tally = await many(home.port, "/local", 300, 4, "eth_getLogs", query)
-            assert all(t.body.get("result") == home.chain.logs(last - 9, last) for t in tally.told)
+            asked, began = 0, monotonic()
+            while home.state("p0")["families"].get("logs", {}).get("breaker", "closed") == "closed":
+                tally = await many(home.port, "/local", 100, 8, "eth_getLogs", query)
+                asked += len(tally.told)
+                assert all(t.body.get("result") == home.chain.logs(last - 9, last) for t in tally.told)
+                assert monotonic() - began < PATIENCE, "it is asked as if nothing were wrong"
             struck = home.providers[0].script.fired[Fault.MISNUMBERED_LOGS]
             assert struck > 0
-            assert home.state("p0")["families"]["logs"]["breaker"] != "closed", "it is asked as if nothing were wrong"
             assert home.state("p0")["families"]["head"]["breaker"] == "closed"
             told(
-                "2026-07", f"all of 300 queries had the right indexes; the one with wrong ones was asked {struck} times"
+                "2026-07",
+                f"all of {asked} queries had the right indexes; the one with wrong ones was asked {struck} times",
             )
 
     run(scenario())
