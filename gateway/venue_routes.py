@@ -125,7 +125,12 @@ def build_shared(venue: Venue, streams: VenueStreams | None) -> tuple[SharedStre
     facts = venue.streams
     if streams is None or facts is None:
         return ()
-    return tuple(SharedStreams(streams, facts, Messages(sharing), monotonic) for sharing in facts.sharing)
+    made = []
+    for sharing in facts.sharing:
+        host = next((host for host in streams.hosts if host.speaks == sharing.speaks), None)
+        if host is not None:
+            made.append(SharedStreams(streams, facts, Messages(sharing), monotonic, name=host.names[0]))
+    return tuple(made)
 
 
 def _private(venue: Venue) -> tuple[str, ...]:

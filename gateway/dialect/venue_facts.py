@@ -6,7 +6,7 @@ Does not belong here: reading and writing messages (venue_messages).
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
@@ -43,13 +43,19 @@ class StreamHost(Struct, frozen=True, forbid_unknown_fields=True):
 class Topics(Struct, frozen=True, forbid_unknown_fields=True):
     """Topics that are alike.  `names` are theirs, ``*`` stands for anything; the first entry that fits counts.
 
+    Where no single member names a topic, `asked` is all that a request for one has beside its operation and number,
+    but for those members that are `assumed` when they are missing, and `told` are the place=texts (`|` between them)
+    by which its messages are known; ``*`` stands in each for the one name in it, and a list of it for several.
     `rule` says how their messages are numbered (policy/sequences), at `first`, `last` and `previous` (places like
     those of errors); `snapshot` is the place=value that marks a message as the state's new beginning.
     `begins`: a subscription begins with the present state, so whoever joins late is given the newest message.
     `each`: every message counts, as with trades; where a line is lost, one may be missing and nobody can tell.
     """
 
-    names: tuple[Text, ...]
+    names: tuple[Text, ...] = ()
+    asked: dict[str, Any] = {}
+    assumed: tuple[str, ...] = ()
+    told: dict[str, str] = {}
     rule: str = "none"
     first: str = ""
     last: str = ""
@@ -63,12 +69,18 @@ class Sharing(Struct, frozen=True, forbid_unknown_fields=True):
     """How public subscriptions are asked for and told, so that callers can share them.
 
     `connect` is the path of shared connections, `paths` those on which callers' subscriptions are shared.
-    A request has its operation at `op` (`subscribe`, `unsubscribe`, `ping`, `lists`), its topics at `topics` (texts, or
-    objects of exactly these `members`), its number at `id` (a text if `id_is_text`), and no more than `per_request`
+    `speaks` is what the hosts speak that it is about.  A request has its operation at `op` (`subscribe`, `unsubscribe`,
+    `lists`; of several spellings, with `|` between them, the first is ours), its topics at `topics` (texts, or
+    objects of exactly these `members`), its number at `id` (a text if `id_is_text`), its time in whole seconds at
+    `dated`, and no more than `per_request`
     topics.  A message names its topic at `topic` and has what it tells at `data`, which callers on `bare` paths get
-    alone.  `ack`, `ack_each`, `pong` and `listed` are what a caller is answered, with $id, $op, $topic and $topics; a
-    caller that gave no number is given `no_id`, or no such member where that is empty.  `refused` are the place=value
-    (or only the place) by which an answer to a request says no.
+    alone.  Both are left out where `kinds` say how topics are `asked` for and `told`; each element of the members
+    `spread` of a request is then a topic of its own.
+    A caller is given `welcome` first.  `ack`, `ack_each`, `pong` (to what has the place=value `ping`) and `listed` are
+    what it is answered, with $id, $op, $topic, and $topics for all it has, each like `one`, where ${place} is what its
+    request has there; a caller that gave no number is given `no_id`, or no such member where that is empty.
+    `refused` are the place=value (or only the place) by which an answer to a request says no; `answered` is the
+    place=value of one that says yes, where neither has a number and each answers the oldest request.
     What no entry of `kinds` names is not shared.
     """
 
@@ -77,13 +89,20 @@ class Sharing(Struct, frozen=True, forbid_unknown_fields=True):
     op: Text
     subscribe: Text
     unsubscribe: Text
-    topics: Text
-    topic: Text
+    topics: str = ""
+    topic: str = ""
     data: Text = "data"
+    speaks: str = ""
+    spread: tuple[str, ...] = ()
+    spread_name: str = ""
+    welcome: str = ""
+    one: str = ""
+    answered: str = ""
     kinds: tuple[Topics, ...] = ()
     members: tuple[str, ...] = ()
     id: str = ""
     id_is_text: bool = False
+    dated: str = ""
     no_id: str = ""
     bare: tuple[str, ...] = ()
     in_path: tuple[str, ...] = ()  # what stands before streams that a URL names: a path or "path?parameter="
@@ -120,7 +139,8 @@ class Streams(Struct, frozen=True, forbid_unknown_fields=True):
     sharing: tuple[Sharing, ...] = ()
 
 
-RULES = ("none", "range", "previous", "next", "span", "rising")
+ANY_NAME = "*"
+RULES = ("none", "range", "previous", "next", "span", "rising", "line")
 
 
 def contradictions_of_streams(streams: Streams) -> list[tuple[str, str]]:
@@ -129,11 +149,44 @@ def contradictions_of_streams(streams: Streams) -> list[tuple[str, str]]:
     if streams.say and not streams.every:
         found.append(("$.streams.every", "is needed with `say`"))
     for i, sharing in enumerate(streams.sharing):
+        place = f"$.streams.sharing[{i}]"
         for j, kind in enumerate(sharing.kinds):
-            place = f"$.streams.sharing[{i}].kinds[{j}]"
-            if kind.rule not in RULES:
-                found.append((f"{place}.rule", f"expected one of {', '.join(RULES)}"))
-            needed = {"range": ("first",), "span": ("first",), "previous": ("previous",)}.get(kind.rule, ())
-            missing = [name for name in (*needed, "last") if kind.rule != "none" and not getattr(kind, name)]
-            found += [(f"{place}.{name}", f"is needed by the rule {kind.rule}") for name in missing]
+            found += _contradictions_of_kind(kind, f"{place}.kinds[{j}]")
+        shaped = [bool(kind.asked) for kind in sharing.kinds]
+        if any(shaped) and not all(shaped):
+            found.append((f"{place}.kinds", "either all are known by what is asked and told, or none"))
+        if any(shaped) and sharing.per_request != 1:
+            found.append((f"{place}.per_request", "is 1 where kinds say what is asked"))
+        if not any(shaped) and not (sharing.topics and sharing.topic):
+            found.append((f"{place}.topics", "is needed, and `topic`, where kinds do not say what is asked and told"))
+        if not any(host.speaks == sharing.speaks for host in streams.hosts):
+            found.append((f"{place}.speaks", "no host speaks it"))
     return found
+
+
+def _contradictions_of_kind(kind: Topics, place: str) -> list[tuple[str, str]]:
+    found = []
+    if kind.rule not in RULES:
+        found.append((f"{place}.rule", f"expected one of {', '.join(RULES)}"))
+    if bool(kind.names) == bool(kind.asked):
+        found.append((f"{place}.names", "expected either names or what is asked"))
+    for name, pattern in (("asked", kind.asked), ("told", kind.told)):
+        if kind.asked and _names_in(pattern) != 1:
+            found.append((f"{place}.{name}", f"expected one {ANY_NAME} in it"))
+    found += [
+        (f"{place}.assumed", f"{name} is not in what is asked") for name in kind.assumed if name not in kind.asked
+    ]
+    needed: dict[str, tuple[str, ...]] = {"none": (), "line": ("snapshot",), "previous": ("previous", "last")}
+    needed |= {"range": ("first", "last"), "span": ("first", "last")}
+    missing = [name for name in needed.get(kind.rule, ("last",)) if not getattr(kind, name)]
+    found += [(f"{place}.{name}", f"is needed by the rule {kind.rule}") for name in missing]
+    return found
+
+
+def _names_in(pattern: Any) -> int:
+    """How many names a pattern stands open for."""
+    if isinstance(pattern, dict):
+        return sum(map(_names_in, pattern.values()))
+    if isinstance(pattern, list):
+        return sum(map(_names_in, pattern))
+    return int(pattern == ANY_NAME)

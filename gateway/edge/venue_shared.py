@@ -30,6 +30,7 @@ class SharedSession:
         shared: SharedStreams,
         streams: VenueStreams,
         target: str,
+        name: str,
         headers: Sequence[tuple[str, str]],
         most_topics: int,
         start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
@@ -40,6 +41,7 @@ class SharedSession:
         self._shared = shared
         self._streams = streams
         self._target = target
+        self._name = name
         self._headers = headers
         self._most_topics = most_topics
         self._start = start
@@ -59,6 +61,9 @@ class SharedSession:
     def opened(self, socket: CallerSocket) -> None:
         self.socket = socket
         self._shared.start()
+        welcome = self._shared.messages.sharing.welcome
+        if welcome:
+            socket.send(welcome.encode())
         self._join(self._shared.messages.in_path(self._target) or (), "")
 
     def message(self, text: bytes) -> None:
@@ -122,10 +127,13 @@ class SharedSession:
     def _is_own(self, wanted: Wanted) -> bool:
         """It is about what is not shared, or what the caller has on the stream of its own, where it stays.
 
+        So does who comes too late for what cannot be begun in the middle.
         A caller that spoke to the exchange before it had any subscription shared is left to it altogether: it may
         have logged in, or chosen another form of messages.
         """
         if not wanted.shared:
+            return True
+        if wanted.on and not all(key in self._topics or self._shared.takes(key) for key in wanted.topics):
             return True
         if self._own is None:
             return False
@@ -140,7 +148,9 @@ class SharedSession:
                 self._own_topics.add(key)
 
     def _asked(self, wanted: Wanted, socket: CallerSocket) -> None:
-        for answer in self._shared.messages.acknowledged(wanted):
+        has = [key for key in self._topics if key not in wanted.topics]
+        has += wanted.topics if wanted.on else ()
+        for answer in self._shared.messages.acknowledged(wanted, has):
             socket.send(answer)
         if wanted.on:
             self._join(wanted.topics, wanted.id)
@@ -181,6 +191,6 @@ class SharedSession:
         socket.under_way += self._own.put(message)
 
     async def _carry(self, own: PassThrough, socket: CallerSocket) -> None:
-        code, reason = await own.run(self._base, self._headers, "", socket.relay, socket.relayed)
+        code, reason = await own.run(self._base, self._headers, self._name, socket.relay, socket.relayed)
         socket.under_way = 0
         socket.close(code, reason)

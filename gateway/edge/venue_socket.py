@@ -83,7 +83,8 @@ class VenueSockets:
             raise BadHttp("the URL of a WebSocket has no fragment (RFC 6455 section 3)")
         headers = passed_on(scope, wish.connection)
         admission = Admission(key_of(located, wish), route.name, route.streams)
-        shared = route.shares(target, authority_of(located))
+        name = authority_of(located)
+        shared = route.shares(target, name)
         session: VenueSession | SharedSession
         if shared is None:
             session = VenueSession(self, located, headers)
@@ -93,6 +94,7 @@ class VenueSockets:
             shared,
             route.streams,
             target,
+            name,
             headers,
             max(self.limits.subscriptions, TOPICS_OF_A_SOCKET),
             self.start,

@@ -21,6 +21,7 @@ class Rule(enum.Enum):
     PREVIOUS = "previous"  # each names the one before (OKX: prevSeqId and seqId; Binance futures: pu and u)
     NEXT = "next"  # each is one more (Bybit: u)
     SPAN = "span"  # from-to, which may overlap (KuCoin: sequenceStart and sequenceEnd)
+    LINE = "line"  # not at all, and in order on the line that tells them: each subscription begins with a snapshot
     RISING = "rising"  # each is larger, by whatever: repeats can be told, a gap cannot (trades)
 
 
@@ -70,7 +71,7 @@ class Sequence:
             return Fit.OLD
         if self.rule is Rule.RISING:
             return Fit.NEXT
-        if self.rule is Rule.NEXT:
+        if self.rule in (Rule.NEXT, Rule.LINE):
             return Fit.NEXT if place.last == last + 1 else Fit.GAP
         return Fit.NEXT if place.first <= last + 1 else Fit.GAP
 

@@ -33,6 +33,25 @@ ASKED = {
         b'{"op":"subscribe","args":["orderbook.50.BTCUSDT"],"req_id":"q"}',
         [b'{"success":true,"ret_msg":"subscribe","conn_id":"seawall","req_id":"q","op":"subscribe"}'],
     ),
+    "kucoin": (
+        b'{"id":"7","action":"SUBSCRIBE","channel":"obu","tradeType":"SPOT","symbol":"BTC-USDT","depth":"increment@10ms"}',
+        [b'{"id":"7","result":true}'],
+    ),
+    "bitget": (
+        b'{"op":"subscribe","args":[{"instType":"SPOT","channel":"books5","instId":"BTCUSDT"}]}',
+        [b'{"event":"subscribe","arg":{"channel":"books5","instId":"BTCUSDT","instType":"SPOT"}}'],
+    ),
+    "gate": (
+        b'{"id":9,"time":1611541000,"channel":"spot.obu","event":"subscribe","payload":["ob.BTC_USDT.50"]}',
+        [
+            b'{"id":9,"channel":"spot.obu","event":"subscribe","payload":["ob.BTC_USDT.50"],'
+            b'"error":null,"result":{"status":"success"}}'
+        ],
+    ),
+    "coinbase_exchange": (
+        b'{"type":"subscribe","product_ids":["BTC-USD"],"channels":["level2_batch"]}',
+        [b'{"type":"subscriptions","channels":[{"name":"level2_batch","product_ids":["BTC-USD"]}]}'],
+    ),
 }
 
 
@@ -42,7 +61,7 @@ def test_a_caller_is_answered_in_the_exchanges_shape_with_its_own_number(name: s
     wanted = messages(name).wanted(text)
     assert wanted is not None
     assert wanted.shared
-    assert messages(name).acknowledged(wanted) == answers
+    assert messages(name).acknowledged(wanted, wanted.topics) == answers
 
 
 def test_a_number_that_a_caller_did_not_give_is_not_made_up() -> None:
@@ -62,6 +81,8 @@ def test_a_number_that_a_caller_did_not_give_is_not_made_up() -> None:
         ("okx", '{"channel":"instruments","instType":"SPOT"}'),  # begins with everything and goes on with changes
         ("okx", '{"channel":"books","instId":"BTC-USDT","more":"x"}'),  # would not come back as it was asked for
         ("okx", '"books"'),
+        ("bitget", '{"instType":"SPOT","channel":"books","instId":"BTCUSDT"}'),  # snapshot, and changes
+        ("bitget", '{"instType":"SPOT","channel":"candle1m","instId":"BTCUSDT"}'),
         ("bybit", '"tickers.BTCUSDT"'),  # of contracts: snapshot and changes without numbers
     ],
 )
@@ -129,21 +150,147 @@ def test_no_requests_of_callers_and_no_messages_break_anything(name: str) -> Non
             assert mine.answered(text, ()) is None
 
 
+COINBASE = (
+    b'{"type":"subscribe","product_ids":["BTC-USD","ETH-USD"],"channels":["ticker","matches"]}',
+    b'{"type":"subscribe","product_ids":["ETH-USD"],"channels":["ticker"]}',
+)
+
+
+def test_each_pair_of_product_and_channel_is_a_topic_and_all_that_a_caller_has_is_listed() -> None:
+    mine = messages("coinbase_exchange")
+    both, one = (mine.wanted(text) for text in COINBASE)
+    assert both is not None
+    assert one is not None
+    assert len(both.topics) == 4
+    assert one.topics[0] in both.topics
+    listed = json.loads(mine.acknowledged(one, (both.topics[0], one.topics[0]))[0])
+    assert listed["channels"] == [
+        {"name": "ticker", "product_ids": ["BTC-USD"]},
+        {"name": "ticker", "product_ids": ["ETH-USD"]},
+    ]
+
+
+def test_several_ways_to_ask_for_the_same_are_the_same_topics() -> None:
+    coinbase, gate = messages("coinbase_exchange"), messages("gate")
+    mixed = coinbase.wanted(
+        b'{"type":"subscribe","product_ids":["BTC-USD"],'
+        b'"channels":["ticker",{"name":"level2_batch","product_ids":["BTC-USD","ETH-USD"]}]}'
+    )
+    assert mixed is not None
+    assert mixed.shared
+    plain = [coinbase.wanted(text) for text in (ASKED["coinbase_exchange"][0], COINBASE[0])]
+    assert all(wanted is not None and not set(wanted.topics).isdisjoint(mixed.topics) for wanted in plain)
+    assert len(mixed.topics) == 3
+    several = gate.wanted(b'{"time":1,"channel":"spot.trades","event":"subscribe","payload":["BTC_USDT","ETH_USDT"]}')
+    one = gate.wanted(b'{"time":9,"channel":"spot.trades","event":"subscribe","payload":["ETH_USDT"]}')
+    assert several is not None
+    assert one is not None
+    assert several.shared
+    assert several.topics[1:] == one.topics
+
+
+@pytest.mark.parametrize("more", [b'"channels":["level2_batch","user"]', b'"channels":["level2_batch"],"key":"k"'])
+def test_what_could_be_shared_in_a_request_that_is_not_is_known_so_that_it_does_not_come_twice(more: bytes) -> None:
+    coinbase = messages("coinbase_exchange")
+    signed = coinbase.wanted(b'{"type":"subscribe","product_ids":["BTC-USD"],' + more + b"}")
+    assert signed is not None
+    assert not signed.shared
+    plain = coinbase.wanted(ASKED["coinbase_exchange"][0])
+    assert plain is not None
+    assert signed.topics == plain.topics
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("coinbase_exchange", b'{"type":"subscribe","product_ids":["BTC-USD"],"channels":["level2"]}'),  # signed
+        ("coinbase_exchange", b'{"type":"subscribe","product_ids":["BTC-USD"],"channels":["ticker"],"key":"k"}'),
+        ("coinbase_exchange", b'{"type":"subscribe","product_ids":["BTC-USD"],"channels":["ticker","user"]}'),
+        ("coinbase_exchange", b'{"type":"subscribe","product_ids":[],"channels":["ticker"]}'),
+        ("coinbase_exchange", b'{"type":"subscribe","channels":[{"name":"ticker"}]}'),
+        ("coinbase_exchange", b'{"type":"subscribe","channels":[{"name":{},"product_ids":["BTC-USD"]}]}'),
+        ("kucoin", b'{"id":"7","action":"subscribe","channel":"obu","tradeType":"SPOT","symbol":"BTC-USDT"}'),
+        ("gate", b'{"time":1,"channel":"spot.order_book_update","event":"subscribe","payload":["BTC_USDT","20ms"]}'),
+        ("gate", b'{"time":1,"channel":"spot.orders","event":"subscribe","payload":["BTC_USDT"],"auth":{"KEY":"k"}}'),
+        ("gate", b'{"time":1,"channel":"spot.trades","event":"subscribe","payload":["BTC_USDT"],"auth":{"KEY":"k"}}'),
+        (
+            "kucoin",  # another book: orders of retail traders are in it
+            b'{"action":"subscribe","channel":"obu","tradeType":"SPOT","symbol":"X","depth":"1","rpiFilter":1}',
+        ),
+        ("kucoin", b'{"action":"subscribe","channel":"ticker","tradeType":"FUTURES","symbol":"XBTUSDTM"}'),
+        ("kucoin", b'{"action":"subscribe","channel":"ticker","tradeType":"SPOT","symbol":["BTC-USDT"]}'),
+        ("kucoin", b'{"action":"subscribe","channel":"ticker","tradeType":"SPOT","symbol":""}'),
+    ],
+)
+def test_a_request_with_anything_that_the_file_does_not_describe_is_the_callers_own(name: str, text: bytes) -> None:
+    wanted = messages(name).wanted(text)
+    assert wanted is not None
+    assert not wanted.shared
+
+
+def test_topics_are_known_by_all_that_tells_them_apart() -> None:
+    kucoin, coinbase = messages("kucoin"), messages("coinbase_exchange")
+    book = b'{"T":"obu.SPOT","dp":"increment@10ms","t":"delta","P":1,"d":{"O":7,"C":9,"a":[],"b":[],"s":"BTC-USDT"}}'
+    wanted = kucoin.wanted(ASKED["kucoin"][0])
+    assert wanted is not None
+    assert kucoin.heard(book) == Heard(wanted.topics[0], True, (7, 9, None, False))
+    assert kucoin.heard(book.replace(b"increment@10ms", b"50")).topic not in ("", wanted.topics[0])
+    assert kucoin.heard(book.replace(b"increment@10ms", b"increment")).topic == ""  # retired
+    assert kucoin.heard(b'{"T":"obu.SPOT","dp":"increment@10ms","d":{"s":7}}').topic == ""
+    assert kucoin.heard(b'{"id":"4","result":true}') == Heard(answers=4)
+    assert kucoin.heard(b'{"id":"4","result":false,"msg":"x"}') == Heard(answers=4, refuses=True)
+    wanted = coinbase.wanted(ASKED["coinbase_exchange"][0])
+    assert wanted is not None
+    snapshot = b'{"type":"snapshot","product_id":"BTC-USD","bids":[],"asks":[]}'
+    update = b'{"type":"l2update","product_id":"BTC-USD","changes":[]}'
+    assert coinbase.heard(snapshot) == Heard(wanted.topics[0], True, (0, 0, None, True))
+    assert coinbase.heard(update) == Heard(wanted.topics[0], True, (0, 0, None, False))
+    assert coinbase.heard(b'{"type":"subscriptions","channels":[]}') == Heard(in_turn=True)
+    assert coinbase.heard(b'{"type":"error","message":"x"}') == Heard(in_turn=True, refuses=True)
+
+
+def test_a_request_says_when_it_is_made_where_the_exchange_wants_to_know() -> None:
+    gate = messages("gate")
+    wanted = gate.wanted(ASKED["gate"][0])
+    assert wanted is not None
+    assert json.loads(gate.request(True, list(wanted.topics), 3, 1700000000.9)) == {
+        "event": "subscribe", "channel": "spot.obu", "payload": ["ob.BTC_USDT.50"], "time": 1700000000, "id": 3,
+    }  # fmt: skip
+    snapshot = b'{"channel":"spot.obu","event":"update","result":{"full":true,"s":"ob.BTC_USDT.50","u":9,"b":[]}}'
+    update = b'{"channel":"spot.obu","event":"update","result":{"s":"ob.BTC_USDT.50","U":10,"u":12,"b":[]}}'
+    assert gate.heard(snapshot) == Heard(wanted.topics[0], True, (9, 9, None, True))
+    assert gate.heard(update) == Heard(wanted.topics[0], True, (10, 12, None, False))
+    assert gate.heard(b'{"id":3,"event":"subscribe","error":null,"result":{"status":"success"}}') == Heard(answers=3)
+    refusal = b'{"id":3,"event":"subscribe","error":{"code":2,"message":"x"},"result":null}'
+    assert gate.heard(refusal) == Heard(answers=3, refuses=True)
+
+
+def test_a_ping_is_answered_wherever_its_exchange_writes_it() -> None:
+    assert json.loads(messages("kucoin").answered(b'{"id":"5","type":"ping"}', ()) or b"") == {
+        "id": "5",
+        "type": "pong",
+    }
+    assert messages("coinbase_exchange").answered(b'{"type":"ping"}', ()) is None
+
+
 def test_our_own_requests_are_understood_by_the_same_rules() -> None:
     for name in ASKED:
         mine = messages(name)
         wanted = mine.wanted(ASKED[name][0])
         assert wanted is not None
         again = mine.wanted(mine.request(True, list(wanted.topics), 3))
-        assert again == Wanted(True, wanted.topics, '"3"' if mine.sharing.id_is_text else "3")
+        number = '"3"' if mine.sharing.id_is_text else "3"
+        assert again == Wanted(True, wanted.topics, number if mine.sharing.id else "")
 
 
-SHARED = {
+ALL_SHARED = {
     f"{name} {sharing.connect}": Messages(sharing)
     for name in venue_names()
     if (venue := venue_named(name)) is not None and venue.streams is not None
     for sharing in venue.streams.sharing
 }
+SHARED = {name: mine for name, mine in ALL_SHARED.items() if mine.sharing.topics}
+SHAPED = {name: mine for name, mine in ALL_SHARED.items() if not mine.sharing.topics}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -176,6 +323,56 @@ def test_whatever_topics_a_url_names_the_line_can_ask_for_them(name: str, target
     mine = SHARED[name]
     topics = list(mine.in_path(target) or ())
     assert json.loads(mine.request(True, topics, 1))[mine.sharing.topics] == topics
+
+
+def named(value: Any, name: Any) -> Any:
+    """A pattern of the catalogue with a name in it."""
+    if isinstance(value, dict):
+        return {member: named(inner, name) for member, inner in value.items()}
+    if isinstance(value, list):
+        return [named(inner, name) for inner in value]
+    return name if value == "*" else value
+
+
+@pytest.mark.parametrize("name", SHAPED)
+@example(symbol="*")
+@example(symbol="x" * 100_000)
+@example(symbol="\ud800")
+@given(symbol=st.text(max_size=40) | JSON)
+def test_whatever_name_a_request_has_what_is_shared_can_be_asked_for_and_is_heard(name: str, symbol: Any) -> None:
+    mine = SHAPED[name]
+    for kind in mine.sharing.kinds:
+        request = {mine.sharing.op: mine.sharing.subscribe.partition("|")[0], **named(kind.asked, symbol)}
+        wanted = mine.wanted(json.dumps(request).encode())
+        if wanted is None or not wanted.shared:
+            assert not isinstance(symbol, str) or not symbol or len(symbol) > 20 or symbol == "\ud800"
+            continue
+        (key,) = wanted.topics
+        assert len(key) <= MAX_KEY
+        assert (again := mine.wanted(mine.request(True, [key], 1))) is not None
+        assert again.topics == (key,)
+        assert all(json.loads(answer) is not None for answer in mine.acknowledged(wanted, wanted.topics))
+        message: dict[str, Any] = {}
+        for place, texts in kind.told.items():
+            *outer, last = place.split(".")
+            inner = message
+            for part in outer:
+                inner = inner.setdefault(part, {})
+            inner[last] = named(texts.partition("|")[0], symbol)
+        assert mine.heard(json.dumps(message).encode()).topic == key
+
+
+@pytest.mark.parametrize("name", SHAPED)
+@given(message=JSON)
+def test_whatever_is_said_where_topics_have_no_name_of_their_own_is_heard_without_an_error(
+    name: str, message: Any
+) -> None:
+    mine = SHAPED[name]
+    mine.heard(json.dumps(message).encode())
+    if isinstance(message, dict):
+        for op in (mine.sharing.subscribe, mine.sharing.unsubscribe):
+            spread = dict.fromkeys(mine.sharing.spread, message)
+            mine.wanted(json.dumps(message | spread | {mine.sharing.op: op.partition("|")[0]}).encode())
 
 
 @pytest.mark.parametrize("name", SHARED)

@@ -583,6 +583,39 @@ def test_a_mistake_in_a_file_is_told_with_its_place(change: dict[str, object], t
     assert told in str(problem.value)
 
 
+SHARING = {"connect": "/", "paths": ["/"], "op": "op", "subscribe": "on", "unsubscribe": "off", "per_request": 1}
+KIND = {"asked": {"channel": "book", "symbol": "*"}, "told": {"channel": "book", "data.s": "*"}}
+
+
+@pytest.mark.parametrize(
+    ("sharing", "kind", "told"),
+    [
+        ({}, {"rule": "moon"}, "kinds[0].rule"),
+        ({}, {"rule": "line"}, "kinds[0].snapshot"),
+        ({}, {"rule": "span", "first": "data.a"}, "kinds[0].last"),
+        ({}, {"told": {"channel": "book"}}, "kinds[0].told"),
+        ({}, {"asked": {"channel": "*", "symbol": "*"}}, "kinds[0].asked"),
+        ({}, {"assumed": ["depth"]}, "kinds[0].assumed"),
+        ({}, {"names": ["*@book"]}, "kinds[0].names"),
+        ({}, {"asked": {}, "told": {}}, "kinds[0].names"),
+        ({}, {"asked": {}, "names": ["*@book"]}, "sharing[0].topics"),
+        ({"per_request": 5}, {}, "sharing[0].per_request"),
+        ({"speaks": "uta"}, {}, "sharing[0].speaks"),
+    ],
+)
+def test_a_mistake_in_what_is_shared_is_told_with_its_place(
+    sharing: dict[str, object], kind: dict[str, object], told: str
+) -> None:
+    plain: dict[str, object] = {"name": "mine", "title": "Mine", "hosts": [{"host": "api.mine.test"}], "calls": []}
+    streams = {"hosts": [{"host": "ws.mine.test"}]}
+    good = {**plain, "streams": {**streams, "sharing": [{**SHARING, "kinds": [KIND]}]}}
+    assert read_venue(json.dumps(good)).streams is not None
+    bad = {**plain, "streams": {**streams, "sharing": [{**SHARING, **sharing, "kinds": [{**KIND, **kind}]}]}}
+    with pytest.raises(ValueError, match=r"\$\.streams\.") as problem:
+        read_venue(json.dumps(bad))
+    assert told in str(problem.value)
+
+
 def test_files_are_written_as_their_names_say() -> None:
     folder = Path(__file__).parents[2] / "gateway" / "dialect" / "venues"
     assert {path.stem for path in folder.glob("*.json")} == set(VENUES)

@@ -15,7 +15,7 @@ def messages(rule: Rule, steps: list[int]) -> list[Place]:
     """What an exchange tells when its number rises by these steps."""
     made, last = [], 100
     for step in steps:
-        rise = 1 if rule is Rule.NEXT else step
+        rise = 1 if rule in (Rule.NEXT, Rule.LINE) else step
         first = last + 1 if rule in (Rule.RANGE, Rule.SPAN) else last + rise
         made.append(Place(first, last + rise, last if rule is Rule.PREVIOUS else None))
         last += rise

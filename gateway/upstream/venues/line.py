@@ -14,7 +14,7 @@ import contextlib
 import enum
 from typing import Protocol
 
-from gateway.clock import Clock
+from gateway.clock import Clock, wall_seconds
 from gateway.dialect.venue_facts import Rate, Streams
 from gateway.dialect.venue_messages import Heard, Messages
 from gateway.upstream.venues.streams import NoStream, StreamHost, VenueStreams, bucket_for
@@ -55,7 +55,10 @@ class _Ask(enum.Enum):
 class Line:
     """One connection.  `topics` are those wanted on it."""
 
-    def __init__(self, owner: Owner, streams: VenueStreams, facts: Streams, messages: Messages, clock: Clock) -> None:
+    def __init__(
+        self, owner: Owner, streams: VenueStreams, facts: Streams, messages: Messages, clock: Clock, name: str = ""
+    ) -> None:
+        """`name` is the host that is meant, where hosts of one path speak differently."""
         self.topics: set[str] = set()
         self.host: StreamHost | None = None
         self.open = False
@@ -65,6 +68,7 @@ class Line:
         self._facts = facts
         self._messages = messages
         self._clock = clock
+        self._name = name
         self._asking: dict[str, _Ask] = {}
         self._alone: list[str] = []  # to be asked for one by one
         self._on: set[str] = set()  # subscribed, as far as the exchange was asked
@@ -123,10 +127,7 @@ class Line:
             self._period_began, self._in_period = now, 0
         if now - self._opened_at > OLD_AT * self._facts.life:
             self._leave("old")
-        elif any(
-            now - sent_at > ANSWER_WITHIN and not self._confirmed.issuperset(topics)
-            for sent_at, topics in self._unanswered.values()
-        ):
+        elif any(now - sent_at > ANSWER_WITHIN and topics for sent_at, topics in self._unanswered.values()):
             self._leave("unanswered")
         elif self.topics and (
             now - self._heard_at > silent_for or (self._lively and now - self._told_at > silent_for / 2)
@@ -136,7 +137,7 @@ class Line:
     async def _run(self, apart: StreamHost | None) -> None:
         why = "gateway_bug"
         try:
-            host, connection = await self._streams.connect(self._messages.sharing.connect, AGENT, "", apart)
+            host, connection = await self._streams.connect(self._messages.sharing.connect, AGENT, self._name, apart)
         except NoStream as none:
             self._owner.ended(self, none.why)
             return
@@ -163,8 +164,8 @@ class Line:
     def _hear(self, data: bytes) -> None:
         self._heard_at = self._clock()
         heard = self._messages.heard(data)
-        if heard.topic:
-            self._confirmed.add(heard.topic)
+        if heard.topic and not heard.refuses and heard.topic not in self._confirmed:
+            self._confirm(heard.topic)
         if heard.tells and heard.topic in self.topics:
             self._told_at = self._heard_at
             self._in_period += 1
@@ -174,14 +175,32 @@ class Line:
             self._leave("announced")
         elif heard.refuses:
             self._refused(heard, data)
-        elif heard.answers is not None and not heard.topic:  # else it is about that topic alone
-            _, topics = self._unanswered.pop(heard.answers, (0.0, []))
-            self._confirmed.update(topics)
+        elif (heard.answers is not None or heard.in_turn) and not heard.topic:  # else it is about that topic alone
+            self._confirmed.update(self._answered(heard))
+
+    def _confirm(self, topic: str) -> None:
+        """The exchange tells of a topic, or says that it will."""
+        self._confirmed.add(topic)
+        self._settle(topic)
+
+    def _settle(self, topic: str) -> None:
+        """No request for a topic waits for an answer any more."""
+        for number, (_, topics) in tuple(self._unanswered.items()):
+            if topic in topics:
+                topics.remove(topic)
+                if not topics and not self._messages.sharing.answered:
+                    del self._unanswered[number]
+
+    def _answered(self, heard: Heard) -> list[str]:
+        """The topics of the request that is answered; without a number, of the oldest."""
+        number = heard.answers if heard.answers is not None else next(iter(self._unanswered), None)
+        return self._unanswered.pop(number, (0.0, []))[1] if number is not None else []
 
     def _refused(self, heard: Heard, data: bytes) -> None:
-        """A no to one of our requests; without a number, to the oldest."""
-        number = heard.answers if heard.answers is not None else next(iter(self._unanswered), None)
-        _, topics = self._unanswered.pop(number, (0.0, [])) if number is not None else (0.0, [])
+        """A no to one of our requests, or to the topic that it names."""
+        topics = [heard.topic] if heard.topic else self._answered(heard)
+        for topic in topics:
+            self._settle(topic)
         doubtful = [topic for topic in topics if topic in self.topics and topic not in self._confirmed]
         self._on.difference_update(doubtful)
         if len(topics) > 1:
@@ -211,6 +230,9 @@ class Line:
                     due = said_at + facts.every - now
                     if due <= 0:
                         said_at = now
+                        if self._messages.sharing.answered:  # as our requests are, in turn
+                            self._number += 1
+                            self._unanswered[self._number] = (now, [])
                         await connection.send(facts.say)
                         continue
                     wait = min(wait, due)
@@ -236,15 +258,17 @@ class Line:
             for topic in topics:
                 if asking.pop(topic) is _Ask.AGAIN:
                     asking[topic] = _Ask.ON
+        for topic in topics:
+            self._settle(topic)  # no earlier request for it matters now
+        self._confirmed.difference_update(topics)
         if on:
             self._on.update(topics)
         else:
             self._on.difference_update(topics)
-            self._confirmed.difference_update(topics)
         self._number += 1
-        if on and self._messages.sharing.id:
-            self._unanswered[self._number] = (now, topics)
-        return self._messages.request(on, topics, self._number).decode()
+        if on or self._messages.sharing.answered:
+            self._unanswered[self._number] = (now, list(topics) if on else [])
+        return self._messages.request(on, topics, self._number, wall_seconds()).decode()
 
     def _leave(self, why: str) -> None:
         if not self.leaving:

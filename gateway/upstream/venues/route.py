@@ -84,11 +84,9 @@ class VenueRoute:
 
         `name` is the host that the caller means, if it names one.
         """
-        if self.streams is None or any(
-            host.keeps(target.partition("?")[0]) for host in self.streams.meant(target, name)
-        ):
-            return None
-        return next((shared for shared in self.shared if shared.messages.in_path(target) is not None), None)
+        speaks = self.streams.spoken(target, name) if self.streams is not None else None
+        fit = (shared for shared in self.shared if shared.messages.sharing.speaks == speaks)
+        return next((shared for shared in fit if shared.messages.in_path(target) is not None), None)
 
     @property
     def skew(self) -> float:

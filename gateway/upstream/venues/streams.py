@@ -130,6 +130,13 @@ class VenueStreams:
         kind = next((host for host in fit if name in host.names), fit[0]).kind
         return [host for host in fit if host.kind == kind]
 
+    def spoken(self, target: str, name: str = "") -> str | None:
+        """What is spoken at a target that belongs to nobody; None: it is one caller's own, or nobody's at all."""
+        hosts = self.meant(target, name)
+        if not hosts or any(host.keeps(target.partition("?")[0]) for host in hosts):
+            return None
+        return hosts[0].speaks
+
     async def connect(
         self,
         target: str,

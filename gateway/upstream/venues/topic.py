@@ -17,6 +17,7 @@ from gateway.upstream.venues.line import Line
 
 REPLAYED = 2000  # messages since a snapshot that are kept for who joins late
 REPLAYED_BYTES = 4_000_000
+SERIES = 10**12  # numbers for the messages of one subscription, where the exchange has none
 
 
 class Message:
@@ -49,8 +50,8 @@ class Topic:
     """
 
     __slots__ = (
-        "_size", "fresh", "fresh_last", "fresh_since", "held", "held_since", "idle_since", "key", "kind", "line",
-        "listeners", "next_line", "olds", "replay", "sequence", "steady", "waiting",
+        "_counted", "_series", "_size", "fresh", "fresh_last", "fresh_since", "held", "held_since", "idle_since", "key",
+        "kind", "line", "listeners", "next_line", "olds", "replay", "sequence", "steady", "waiting",
     )  # fmt: skip
 
     def __init__(self, key: str, kind: Topics, now: float) -> None:
@@ -71,11 +72,38 @@ class Topic:
         self.idle_since = now
         self.replay: deque[Message] | None = deque()  # None: grown too large
         self._size = 0
+        self._series = 0
+        self._counted: dict[Line, int] = {}
 
     @property
     def has_snapshots(self) -> bool:
         """A new subscription begins with the state as a whole."""
         return bool(self.kind.snapshot)
+
+    @property
+    def is_counted(self) -> bool:
+        """Its messages have no numbers: two of its subscriptions cannot be compared."""
+        return self.sequence.rule is Rule.LINE
+
+    def place_of(self, line: Line, numbers: tuple[int, int, int | None, bool] | None) -> Place | None:
+        """Where a message stands; None: nowhere.
+
+        What has no numbers is counted: each snapshot begins a series that is behind no other, so that nothing of one
+        subscription ever follows on what another one told.
+        """
+        if numbers is None or not self.is_counted:
+            return Place(*numbers) if numbers is not None else None
+        snapshot = numbers[3]
+        if snapshot:
+            self._series += SERIES
+            self._counted = {
+                other: last for other, last in self._counted.items() if other in (self.line, self.next_line)
+            }
+        elif line not in self._counted:
+            return None  # of the subscription before
+        last = self._series if snapshot else self._counted[line] + 1
+        self._counted[line] = last
+        return Place(last, last, None, snapshot)
 
     def freshen(self, place: Place, message: Message, now: float) -> None:
         """The line that is to take over begins with this snapshot."""

@@ -41,9 +41,10 @@ class SharedStreams:
         messages: Messages,
         clock: Clock,
         line: Callable[[SharedStreams], Line] | None = None,
+        name: str = "",
     ) -> None:
-        """`line` makes a line that has not started; None: as it is meant to be."""
-        make = line or (lambda owner: Line(owner, streams, facts, messages, clock))
+        """`line` makes a line that has not started; None: as it is meant to be, to hosts like the one of `name`."""
+        make = line or (lambda owner: Line(owner, streams, facts, messages, clock, name))
         self.lines = Lines(lambda: make(self), messages.sharing.per_connection)
         self.messages = messages
         self.facts = facts
@@ -63,6 +64,14 @@ class SharedStreams:
         """Look after lines and topics from now on."""
         if self._task is None:
             self._task = asyncio.ensure_future(self._watch(look_every))
+
+    def takes(self, key: str) -> bool:
+        """Who joins now costs the others nothing.
+
+        False: what it would begin with is no longer kept, and another subscription's would begin anew for everybody.
+        """
+        topic = self.topics.get(key)
+        return topic is None or topic.replay is not None or not topic.is_counted
 
     def join(self, key: str, listener: Listener) -> bool:
         """Listen to a topic; who joins late gets what it needs to begin.  False: there are too many topics."""
@@ -125,12 +134,14 @@ class SharedStreams:
         topic = self.topics.get(heard.topic)
         if topic is None:
             return
-        place = Place(*heard.numbers) if heard.numbers is not None else None
+        if line not in (topic.line, topic.next_line):
+            return
+        place = topic.place_of(line, heard.numbers)
         if place is None and topic.sequence.rule is not Rule.NONE:
             return  # what should have a number and has none is no part of the sequence; if it was, a gap shows it
         if line is topic.line:
             self._take(topic, place, Message(data))
-        elif line is topic.next_line:
+        else:
             self._take_from_next(topic, place, Message(data))
 
     def refused(self, line: Line, topic: str, data: bytes) -> None:

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosedError
 
 from gateway.dialect.venue import venue_named
 from gateway.dialect.venue_facts import Streams
-from gateway.dialect.venue_messages import Messages
+from gateway.dialect.venue_messages import Messages, Wanted
 from gateway.upstream.venues.line import Line
 from gateway.upstream.venues.streams import NoStream
 from gateway.upstream.venues.topic import Message
@@ -27,11 +27,18 @@ BOOKS = {
     "binance_usdm": "btcusdt@depth",
     "okx": '{"channel":"books","instId":"BTC-USDT"}',
     "bybit": "orderbook.50.BTCUSDT",
+    "kucoin": '{"channel":"obu","depth":"increment@10ms","rpiFilter":0,"symbol":"BTC-USDT","tradeType":"SPOT"}',
+    "gate": '{"channel":"spot.obu","payload":["ob.BTC_USDT.50"]}',
+    "coinbase_exchange": '{"channels":["level2_batch"],"product_ids":["BTC-USD"]}',
 }
+UNNUMBERED = ("coinbase_exchange",)
+"""Whose books have no numbers: what a connection loses, doubles or reorders nobody can tell, and none of them does."""
 TRADES = {
     "binance": "btcusdt@trade",
     "okx": '{"channel":"trades","instId":"BTC-USDT"}',
     "bybit": "publicTrade.BTCUSDT",
+    "gate": '{"channel":"spot.trades","payload":["BTC_USDT"]}',
+    "coinbase_exchange": '{"channels":["matches"],"product_ids":["BTC-USD"]}',
 }
 ANNOUNCEMENTS = {
     "binance": b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1}}',
@@ -79,6 +86,11 @@ class Market:
             return json.dumps({"stream": key, "data": {"e": "trade", "t": number}}).encode()
         if self.kind == "okx":
             return json.dumps({"arg": json.loads(key), "data": [{"tradeId": str(number)}]}).encode()
+        if self.kind == "gate":
+            trade = {"id": number, "currency_pair": "BTC_USDT"}
+            return json.dumps({"channel": "spot.trades", "event": "update", "result": trade}).encode()
+        if self.kind == "coinbase_exchange":
+            return json.dumps({"type": "match", "trade_id": number, "product_id": "BTC-USD"}).encode()
         return json.dumps({"topic": key, "type": "snapshot", "data": [{"i": str(number)}]}).encode()
 
     def _told(self, previous: int, rows: list[tuple[int, float]], what: str) -> bytes:
@@ -90,6 +102,18 @@ class Market:
         elif self.kind == "okx":
             row = {"prevSeqId": previous, "seqId": self.number, "bids": rows}
             message = {"arg": json.loads(key), "action": what, "data": [row]}
+        elif self.kind == "kucoin":
+            first = self.number if what == "snapshot" else previous + 1
+            data = {"O": first, "C": self.number, "b": rows, "s": "BTC-USDT"}
+            what = "delta" if what == "update" else what
+            message = {"T": "obu.SPOT", "dp": "increment@10ms", "t": what, "d": data}
+        elif self.kind == "gate":
+            place = {"full": True} if what == "snapshot" else {"U": previous + 1}
+            result = {**place, "s": "ob.BTC_USDT.50", "u": self.number, "b": rows}
+            message = {"channel": "spot.obu", "event": "update", "result": result}
+        elif self.kind == "coinbase_exchange":  # its time, which rises with each change, says here which book is meant
+            what, where = ("l2update", "changes") if what == "update" else (what, "bids")
+            message = {"type": what, "product_id": "BTC-USD", where: rows, "time": self.number}
         else:
             what = "delta" if what == "update" else what
             message = {"topic": key, "type": what, "data": {"u": self.number, "b": rows}}
@@ -106,6 +130,7 @@ class Wire:
         self.opened_at = here().time()
         self.deaf = False
         self.over = False
+        self.gathered: dict[str, Any] | None = None
         self._last = 0.0
         self._on_way: deque[bytes] = deque()
         self._messages: deque[bytes] = deque()
@@ -203,8 +228,27 @@ class StreamVenue:
         """To all who are subscribed."""
         key = self.messages.heard(message).topic
         for wire in tuple(self.wires):
-            if key in wire.topics:
+            if key in wire.topics and self.kind == "kucoin" and key == BOOKS["kucoin"]:
+                self._gather(wire, json.loads(message))
+            elif key in wire.topics:
                 wire.bring(message)
+
+    def _gather(self, wire: Wire, message: dict[str, Any]) -> None:
+        """Each connection tells what has changed within times of its own: spans of two of them overlap."""
+        gathered = wire.gathered
+        if gathered is not None and message["d"]["O"] == gathered["d"]["C"] + 1:
+            gathered["d"]["b"] += message["d"]["b"]
+            gathered["d"]["C"] = message["d"]["C"]
+            return
+        if gathered is not None:  # one between went astray
+            wire.bring(json.dumps(gathered).encode())
+        wire.gathered = message
+        here().call_later(self.chance.uniform(0.005, 0.05), self._tell_gathered, wire)
+
+    def _tell_gathered(self, wire: Wire) -> None:
+        message, wire.gathered = wire.gathered, None
+        if message is not None and not wire.over:
+            wire.bring(json.dumps(message).encode())
 
     def said(self, wire: Wire, said: dict[str, Any] | str) -> None:
         """A client's message, answered as the exchange would."""
@@ -218,18 +262,26 @@ class StreamVenue:
         if wanted is None:
             wire.bring(json.dumps({"id": said.get("id"), "op": said.get("op")}).encode())
             return
+        if self.kind == "coinbase_exchange":
+            self._told_of_subscriptions(wire, wanted)
+            return
         bad = self.unknown.intersection(wanted.topics)
-        if bad and self.kind == "okx":
+        if bad and self.kind in ("okx", "bitget"):
             for key in wanted.topics:
                 if key in bad:
-                    words = {"id": said["id"], "event": "error", "code": "60018", "msg": f"Wrong URL or {key}"}
+                    what = {"id": said["id"]} if self.kind == "okx" else {"arg": json.loads(key)}
+                    words = {**what, "event": "error", "code": "60018", "msg": f"Wrong URL or {key}"}
                     wire.bring(json.dumps(words).encode())
                 else:
                     self._subscribed(wire, key, wanted.on, said)
             return
         if bad:
             words = {"success": False, "ret_msg": f"error:handler not found,topic:{min(bad)}"}
-            words = words if self.kind == "bybit" else {"error": {"code": 2, "msg": "Invalid request"}}
+            if self.kind == "gate":
+                words = {"error": {"code": 2, "message": f"unknown currency pair {min(bad)}"}, "result": None}
+            if self.kind == "kucoin":
+                words = {"result": False, "msg": f"no such topic: {min(bad)}"}
+            words = words if self.kind != "binance" else {"error": {"code": 2, "msg": "Invalid request"}}
             wire.bring(json.dumps({**words, sharing.id: said[sharing.id]}).encode())
             return
         if sharing.ack:
@@ -237,15 +289,29 @@ class StreamVenue:
         for key in wanted.topics:
             self._subscribed(wire, key, wanted.on, said)
 
+    def _told_of_subscriptions(self, wire: Wire, wanted: Wanted) -> None:
+        """Requests have no numbers: each is answered in turn, by all there is or by an error."""
+        (key,) = wanted.topics
+        if key in self.unknown:
+            words = {"type": "error", "message": "Failed to subscribe", "reason": f"{key} is not a valid product"}
+            wire.bring(json.dumps(words).encode())
+            return
+        wire.bring(self.messages.acknowledged(wanted, sorted(wire.topics | {key}))[0])
+        self._subscribed(wire, key, wanted.on, {})
+
     def _subscribed(self, wire: Wire, key: str, on: bool, said: dict[str, Any]) -> None:
-        if self.messages.sharing.ack_each:
-            ack = {"id": said["id"], "event": "subscribe" if on else "unsubscribe", "arg": json.loads(key)}
+        if self.kind == "gate":
+            answer = {"event": "subscribe" if on else "unsubscribe", "error": None, "result": {"status": "success"}}
+            wire.bring(json.dumps({**json.loads(key), **answer, "id": said["id"]}).encode())
+        elif self.messages.sharing.ack_each:
+            number = {"id": said["id"]} if "id" in said else {}
+            ack = {**number, "event": "subscribe" if on else "unsubscribe", "arg": json.loads(key)}
             wire.bring(json.dumps(ack).encode())
         if not on:
             wire.topics.discard(key)
             return
         wire.topics.add(key)
-        snapshot = self.market.snapshot() if key == BOOKS[self.kind] else None
+        snapshot = self.market.snapshot() if key == BOOKS.get(self.kind) else None
         if snapshot is not None:
             wire.bring(snapshot)
 
@@ -271,13 +337,25 @@ class Bot:
         self.told_count += 1
         data = json.loads(message.data)
         market, kind = self.venue.market, self.venue.kind
-        if "data" not in data:
+        if kind == "coinbase_exchange":
+            what, last, rows = data["type"], data["time"], data.get("bids") or data.get("changes")
+        elif kind == "kucoin":
+            what, last, rows = data["t"], data["d"]["C"], data["d"]["b"]
+            if what == "delta" and self.number is not None and data["d"]["O"] > self.number + 1:
+                self.wrong.append(f"a gap after {self.number}")
+        elif kind == "gate":
+            result = data["result"]
+            what, last, rows = "snapshot" if result.get("full") else "update", result["u"], result["b"]
+            if what == "update" and self.number is not None and result["U"] > self.number + 1:
+                self.wrong.append(f"a gap after {self.number}")
+        elif "data" not in data:
             self.wrong.append(f"told {data}")
             return
-        row = data["data"][0] if kind == "okx" else data["data"]
-        last = row["seqId"] if kind == "okx" else row["u"]
-        rows = row["bids" if kind == "okx" else "b"]
-        if data.get("action", data.get("type")) == "snapshot":
+        else:
+            row = data["data"][0] if kind == "okx" else data["data"]
+            what = data.get("action", data.get("type"))
+            last, rows = row["seqId"] if kind == "okx" else row["u"], row["bids" if kind == "okx" else "b"]
+        if what == "snapshot":
             self.fresh_starts += self.number is not None
             self.book, self.number = {int(price): amount for price, amount in rows}, last
         else:

@@ -6,6 +6,7 @@ import asyncio
 import random
 import socket
 from collections.abc import Sequence
+from typing import NoReturn
 
 import pytest
 
@@ -13,9 +14,11 @@ from gateway.dialect.venue import venue_named
 from gateway.dialect.venue_facts import Rate
 from gateway.limits import FeedSettings
 from gateway.upstream.venues.streams import NoStream, StreamHost, VenueStreams
+from gateway.upstream.venues.topic import Message
 from gateway.upstream.wire.outbound import Outbound
 from gateway.upstream.wire.resolver import Resolver
 from gateway.upstream.wire.sockets import ConnectBudget, socket_target
+from gateway.venue_routes import build_shared
 from tests.virtual import here, refused_port, run
 
 
@@ -62,6 +65,70 @@ def test_only_hosts_that_speak_the_same_stand_in_for_each_other(
 ) -> None:
     async def story() -> None:
         assert named(of_catalogue(venue).candidates(path, name)) == expected
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("venue", "name", "speaks"),
+    [
+        ("kucoin", "", None),  # behind a token, which may be that of an account
+        ("kucoin", "x-push-spot.kucoin.com", "uta"),
+        ("coinbase_exchange", "", ""),
+        ("coinbase_exchange", "ws-direct.exchange.coinbase.com", None),
+        ("kraken", "ws-auth.kraken.com", None),
+    ],
+)
+def test_what_belongs_to_one_caller_is_not_what_all_may_hear(venue: str, name: str, speaks: str | None) -> None:
+    async def story() -> None:
+        assert of_catalogue(venue).spoken("/", name) == speaks
+
+    run(story())
+
+
+class Reluctant:
+    """Hosts that give nobody a stream, and note which of them was meant."""
+
+    def __init__(self, streams: VenueStreams, asked: list[str]) -> None:
+        self.hosts = streams.hosts
+        self.asked = asked
+
+    async def connect(self, target: str, headers: object, name: str, apart: object) -> NoReturn:
+        self.asked.append(name)
+        await asyncio.sleep(0.2)
+        raise NoStream("connect_failed")
+
+
+class Quiet:
+    """A caller that nothing is told."""
+
+    def told(self, message: Message) -> None:
+        raise AssertionError
+
+    def lost(self, topic: str) -> None:
+        raise AssertionError
+
+    def refused(self, topic: str, data: bytes) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("venue", "key", "name"),
+    [
+        ("kucoin", '{"channel":"ticker","symbol":"BTC-USDT","tradeType":"SPOT"}', "x-push-spot.kucoin.com"),
+        ("coinbase_exchange", '{"channels":["ticker"],"product_ids":["BTC-USD"]}', "ws-feed.exchange.coinbase.com"),
+    ],
+)
+def test_shared_lines_go_to_a_host_that_speaks_as_they_do(venue: str, key: str, name: str) -> None:
+    async def story() -> None:
+        catalogue, own = venue_named(venue), of_catalogue(venue)
+        assert catalogue is not None
+        asked: list[str] = []
+        (shared,) = build_shared(catalogue, Reluctant(own, asked))  # type: ignore[arg-type]
+        assert shared.join(key, Quiet())
+        await asyncio.sleep(0.5)
+        assert asked == [name]
+        assert own.spoken("/", name) == shared.messages.sharing.speaks
 
     run(story())
 

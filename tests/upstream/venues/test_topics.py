@@ -9,7 +9,7 @@ from collections import Counter, deque
 import pytest
 
 from gateway.upstream.venues.topics import LINGERS
-from tests.upstream.venues.stage import ANNOUNCEMENTS, BOOKS, TRADES, Bot, Ear, StreamVenue, Wire
+from tests.upstream.venues.stage import ANNOUNCEMENTS, BOOKS, TRADES, UNNUMBERED, Bot, Ear, StreamVenue, Wire
 from tests.virtual import here, run
 
 HOUR = 3600.0
@@ -64,7 +64,7 @@ class Day:
         """To every connection, but for one that loses it, has it twice, or has it in the wrong order."""
         venue = self.venue
         unlucky = venue.chance.choice(["", "lost", "doubled", "reordered"]) if venue.chance.random() < 0.005 else ""
-        if not unlucky:
+        if not unlucky or venue.kind in UNNUMBERED:
             venue.send(message)
             return
         self.happened[unlucky] += 1
@@ -119,7 +119,7 @@ def test_books_are_right_after_every_event_of_a_day_whatever_happens_to_lines(ki
         assert [bot.wrong for bot in bots if bot.wrong] == []
         assert all(bot.number == venue.market.number for bot in bots)  # nobody was left behind
         assert len(bots) == 6
-        for what in ("cut", "fell silent", "lost", "doubled", "reordered"):
+        for what in ("cut", "fell silent", *(() if kind in UNNUMBERED else ("lost", "doubled", "reordered"))):
             assert day.happened[what] > 10, what
         assert day.most_wires <= 4
         assert paces_kept(venue, venue.all_wires)
@@ -130,6 +130,8 @@ def test_books_are_right_after_every_event_of_a_day_whatever_happens_to_lines(ki
 
 @pytest.mark.parametrize("kind", BOOKS)
 def test_a_line_is_replaced_before_the_exchange_ends_it_and_nobody_notices(kind: str) -> None:
+    """But for books without numbers: there each new line begins with a snapshot, which everybody is told."""
+
     async def story() -> None:
         day = Day(kind)
         venue, bot = day.venue, day.bots[0]
@@ -142,7 +144,8 @@ def test_a_line_is_replaced_before_the_exchange_ends_it_and_nobody_notices(kind:
                     wire.cut()
             venue.send(venue.market.move())
         await asyncio.sleep(1)
-        assert (bot.wrong, bot.fresh_starts, bot.number) == ([], 0, venue.market.number)
+        fresh_starts = 2 if kind in UNNUMBERED else 0
+        assert (bot.wrong, bot.fresh_starts, bot.number) == ([], fresh_starts, venue.market.number)
         assert day.happened["too old"] == 0
         assert len(venue.all_wires) == 3  # a second after 22.8 hours, a third after as many more
         await venue.shared.close()
@@ -175,7 +178,76 @@ def test_an_announced_end_costs_nobody_a_message_even_if_the_first_new_connectio
     run(story())
 
 
-@pytest.mark.parametrize("kind", ["okx", "bybit"])
+def test_who_comes_too_late_for_a_book_without_numbers_is_not_taken_and_costs_the_others_nothing() -> None:
+    async def story() -> None:
+        venue = StreamVenue("coinbase_exchange", SEED + 2)
+        bots = [Bot(venue)]
+        venue.shared.start()
+        for n in range(2500):
+            await asyncio.sleep(0.05)
+            venue.send(venue.market.move())
+            if n == 1000:
+                assert venue.shared.takes(bots[0].key)
+                bots.append(Bot(venue))
+        assert not venue.shared.takes(bots[0].key)
+        next(iter(venue.wires)).cut()
+        await asyncio.sleep(3)
+        assert venue.shared.takes(bots[0].key)  # the next line has begun with a snapshot
+        assert [(bot.wrong, bot.number, bot.fresh_starts) for bot in bots] == [([], venue.market.number, 1)] * 2
+        await venue.shared.close()
+
+    run(story())
+
+
+@pytest.mark.parametrize("kind", ["okx", "bybit", "coinbase_exchange"])
+def test_a_subscription_that_ends_and_begins_again_leaves_all_on_their_line(kind: str) -> None:
+    async def story() -> None:
+        venue = StreamVenue(kind, SEED)
+        key = QUOTES[kind].replace("BTC", "ETH")
+        bot, quote = Bot(venue), Ear(venue, key)
+        venue.shared.start()
+        await asyncio.sleep(2)
+        for n in range(900):
+            await asyncio.sleep(0.2)
+            venue.send(venue.market.move())
+            if n in (0, 450):
+                venue.shared.leave(key, quote)
+            if n in (300, 650):
+                assert venue.shared.join(key, quote)
+        await asyncio.sleep(1)
+        assert (bot.wrong, bot.fresh_starts, bot.number) == ([], 0, venue.market.number)
+        assert (len(venue.all_wires), venue.shared.handovers) == (1, 0)
+        await venue.shared.close()
+
+    run(story())
+
+
+def test_two_lines_of_a_book_without_numbers_are_never_taken_for_one() -> None:
+    """The old line lags behind the new one: what follows on the new line's snapshot does not follow on the old line."""
+
+    async def story() -> None:
+        venue = StreamVenue("coinbase_exchange", SEED + 6)
+        bot = Bot(venue)
+        venue.shared.start()
+        await asyncio.sleep(1)
+        (old,) = venue.wires
+        for n in range(100):
+            await asyncio.sleep(0.05)
+            message = venue.market.move()
+            for wire in venue.wires:
+                if bot.key in wire.topics:
+                    wire.bring(message, 0.5 if wire is old else 0.0)
+            if n == 20:
+                (line,) = venue.shared.lines
+                venue.shared.leaving(line, "old")
+        await asyncio.sleep(1)
+        assert (bot.wrong, bot.number, bot.fresh_starts) == ([], venue.market.number, 1)
+        await venue.shared.close()
+
+    run(story())
+
+
+@pytest.mark.parametrize("kind", ["okx", "bybit", "kucoin", "gate"])
 def test_who_joins_late_gets_a_whole_book_however_long_the_stream_has_run(kind: str) -> None:
     async def story() -> None:
         venue = StreamVenue(kind, SEED + 2)
@@ -215,7 +287,7 @@ def test_fresh_snapshots_of_many_topics_take_one_line_more_and_not_one_each() ->
     run(story())
 
 
-@pytest.mark.parametrize("kind", ["binance", "okx", "bybit"])
+@pytest.mark.parametrize("kind", ["binance", "okx", "bybit", "coinbase_exchange"])
 def test_a_quiet_market_costs_no_connections(kind: str) -> None:
     async def story() -> None:
         venue = StreamVenue(kind, SEED)
@@ -271,7 +343,7 @@ def test_hundreds_of_topics_are_back_within_seconds_after_an_outage() -> None:
     run(story())
 
 
-@pytest.mark.parametrize("kind", ["okx", "bybit"])
+@pytest.mark.parametrize("kind", ["okx", "bybit", "coinbase_exchange", "gate"])
 def test_a_topic_that_the_exchange_refuses_concerns_only_who_asked_for_it(kind: str) -> None:
     async def story() -> None:
         venue = StreamVenue(kind, SEED)
@@ -290,6 +362,43 @@ def test_a_topic_that_the_exchange_refuses_concerns_only_who_asked_for_it(kind: 
         assert [topic for topic, _ in mistaken.refusals] == [bad]
         assert b"NOSUCH" in mistaken.refusals[0][1]
         assert bad not in venue.shared.topics
+        await venue.shared.close()
+
+    run(story())
+
+
+def test_a_refusal_that_names_its_topic_leaves_the_others_on_their_line() -> None:
+    async def story() -> None:
+        venue = StreamVenue("bitget", SEED)
+        good, bad = (f'{{"channel":"ticker","instId":"{name}","instType":"SPOT"}}' for name in ("BTCUSDT", "NOSUCH"))
+        venue.unknown.add(bad)
+        venue.shared.start()
+        bystander, mistaken = Ear(venue, good), Ear(venue, bad)
+        for _ in range(60):
+            await asyncio.sleep(1)
+            venue.send(json.dumps({"action": "snapshot", "arg": json.loads(good), "data": [{}]}).encode())
+        await asyncio.sleep(1)
+        assert (len(bystander.heard), bystander.refusals, bystander.lost_topics) == (60, [], [])
+        assert [topic for topic, _ in mistaken.refusals] == [bad]
+        assert (len(venue.all_wires), list(venue.shared.topics)) == (1, [good])
+        await venue.shared.close()
+
+    run(story())
+
+
+def test_an_exchange_that_numbers_no_requests_is_left_when_it_answers_none() -> None:
+    async def story() -> None:
+        venue = StreamVenue("bitget", SEED)
+        key = '{"channel":"ticker","instId":"BTCUSDT","instType":"SPOT"}'
+        ear = Ear(venue, key)
+        venue.answers = False
+        venue.shared.start()
+        await asyncio.sleep(5)
+        venue.answers = True
+        await asyncio.sleep(20)
+        venue.send(json.dumps({"action": "snapshot", "arg": json.loads(key), "data": [{}]}).encode())
+        await asyncio.sleep(1)
+        assert (len(ear.heard), len(venue.all_wires), len(venue.wires)) == (1, 2, 1)
         await venue.shared.close()
 
     run(story())
@@ -352,12 +461,21 @@ def test_trades_are_neither_lost_nor_told_twice_when_a_line_is_replaced_as_plann
     run(story())
 
 
+QUOTES = {
+    "binance": "btcusdt@bookTicker",
+    "okx": BOOKS["okx"],
+    "bybit": "tickers.BTCUSDT",
+    "gate": '{"channel":"spot.tickers","payload":["BTC_USDT"]}',
+    "coinbase_exchange": '{"channels":["ticker"],"product_ids":["BTC-USD"]}',
+}
+
+
 @pytest.mark.parametrize("kind", TRADES)
 def test_who_listens_to_trades_is_told_to_begin_anew_when_some_may_be_missing(kind: str) -> None:
     async def story() -> None:
         venue = StreamVenue(kind, SEED)
         ear = Ear(venue, TRADES[kind])
-        quote = Ear(venue, {"binance": "btcusdt@bookTicker", "bybit": "tickers.BTCUSDT"}.get(kind, BOOKS["okx"]))
+        quote = Ear(venue, QUOTES[kind])
         venue.shared.start()
         await asyncio.sleep(1)
         venue.send(venue.market.trade())
