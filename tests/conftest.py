@@ -29,7 +29,7 @@ _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (most if 0 < most < DESCRIPTORS else DESCRIPTORS, most))
 
 TRIED = pytest.StashKey[int]()
-MISSED = pytest.StashKey[list[str]]()
+MISSED = "missed a bound on time"  # a property of a test's report, which reaches whoever gathers the reports
 
 
 @pytest.hookimpl(wrapper=True)
@@ -41,8 +41,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         tried = pyfuncitem.stash.get(TRIED, 1)
         if tried == TRIES:
             raise
-        told = f"{pyfuncitem.nodeid}, try {tried} of {TRIES}: {missed}"
-        pyfuncitem.config.stash.setdefault(MISSED, []).append(told)
+        pyfuncitem.user_properties.append((MISSED, f"{pyfuncitem.nodeid}, try {tried} of {TRIES}: {missed}"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # a try that is broken off leaves sockets open
             traceback.clear_frames(missed.__traceback__)
@@ -55,9 +54,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     return pyfuncitem.ihook.pytest_pyfunc_call(pyfuncitem=pyfuncitem)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Who reads a run that passed sees what had to be tried again."""
-    if missed := config.stash.get(MISSED, []):
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
+    missed = [told for report in reports for name, told in report.user_properties if name == MISSED]
+    if missed:
         terminalreporter.section("bounds on time that were missed, and tried again")
         for told in missed:
-            terminalreporter.line(told)
+            terminalreporter.line(str(told))

@@ -15,9 +15,11 @@ from gateway.events import Header, Log
 
 
 class State(enum.Enum):
-    OPEN = "open"
-    UNSURE = "unsure"
-    SETTLED = "settled"
+    """How far the logs of one block are known."""
+
+    OPEN = "open"  # some may still come
+    UNSURE = "unsure"  # all that will come have come, and nobody has confirmed that they are all
+    SETTLED = "settled"  # these are its logs
 
 
 class Block:

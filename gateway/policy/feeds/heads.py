@@ -33,6 +33,8 @@ WAYS = 64  # ways to goals of which is known since when they are sought
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadFeedSettings:
+    """How much a feed of heads remembers, and how much it makes good."""
+
     memory: int = setting(
         256, "headers of the current branch remembered; a reorganisation below them is told as a gap", low=2, high=10000
     )

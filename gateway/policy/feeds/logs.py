@@ -51,6 +51,8 @@ BRIDGE = 3  # settled blocks that one fetch takes along to reach the next that i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFeedSettings:
+    """How long a feed of logs waits for what is pushed, and how much it remembers and makes good."""
+
     patience: float = setting(
         0.25, "how long a block that may match waits for pushed logs before they are fetched", unit="s", low=0, high=60
     )

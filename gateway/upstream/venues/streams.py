@@ -97,7 +97,6 @@ class VenueStreams:
         self.connects = 0
         self.failures = 0
         self.lost = 0
-        self.passing = 0  # callers' own streams that are open
         self._resolver = resolver
         self._budget = connects
         self._budget_of_callers = ConnectBudget(clock)  # who opens and closes streams makes no feed wait
@@ -273,7 +272,6 @@ class PassThrough:
             host, connection = await streams.connect(target, headers, name, for_caller=True)
         except NoStream as none:
             return TRY_LATER, f"no host of the exchange gave a stream ({none.why}); try again"
-        streams.passing += 1
         sending = asyncio.ensure_future(self._send(connection, taken))
         why = "cancelled"
         try:
@@ -294,7 +292,6 @@ class PassThrough:
             raise
         finally:
             sending.cancel()
-            streams.passing -= 1
             streams.parted(host, why)
             streams.shut(connection)
 
