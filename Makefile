@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := .venv-clients
+JOBS ?= 2
 
 .PHONY: help integrity run demo test check format lint types bench profile memory lock clean real-parts autobahn
 
@@ -16,8 +17,8 @@ run: $(VENV)/.runtime ## serve config/local.yaml: simulated providers and a simu
 demo: $(VENV)/.runtime ## the gateway over simulated providers, one broken every few seconds
 	$(BIN)/seawall demo
 
-test: $(VENV)/.dev ## every test; those that need Node or nginx say so and skip where absent
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev ## every test, JOBS at a time; those that need Node or others' clients say so and skip where absent
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 check: format-check lint types test ## what CI runs
 
