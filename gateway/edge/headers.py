@@ -30,11 +30,10 @@ def execution(answer: Answer | Forwarded) -> list[Header]:
     return [(b"x-seawall-execution", answer.execution.encode())] if answer.execution is not None else []
 
 
-def provenance(answer: Answer | Forwarded) -> list[Header]:
-    """Who answered, after how many attempts, and why the answer may be less than it should be."""
-    headers = [(b"x-seawall-attempts", b"%d" % answer.attempts)]
+def provenance(answer: Answer | Forwarded, headers: list[Header]) -> None:
+    """Add who answered, after how many attempts, and why the answer may be less than it should be."""
+    headers.append((b"x-seawall-attempts", b"%d" % answer.attempts))
     if answer.endpoint:
         headers.append((b"x-seawall-endpoint", answer.endpoint.encode()))
     if answer.degraded:
         headers.append((b"x-seawall-degraded", answer.degraded.encode()))
-    return headers

@@ -152,7 +152,7 @@ class RestEdge:
         if answer.found_by:
             headers.append((b"x-seawall-reconcile", answer.found_by.encode("ascii", "replace")))
         if table.answer_headers:
-            headers += provenance(answer)
+            provenance(answer, headers)
             if answer.shared:
                 headers.append((b"x-seawall-cache", answer.shared.encode()))
         return headers

@@ -119,7 +119,10 @@ class Ask:
     def asked(self, scope: dict[str, Any]) -> Asked:
         """What is wished for the calls of this request."""
         connection = scope["extensions"].get("seawall.connection")
-        return self.wished((lambda: connection.lost) if connection is not None else never, scope["client"])
+        gone = connection.gone if connection is not None else never
+        if self.timeout is None:
+            return Asked(None, self.traceparent, gone, scope["client"])
+        return self.wished(gone, scope["client"])
 
     def wished(self, gone: Callable[[], bool], client: tuple[str, int] | None) -> Asked:
         """The same of a caller that `gone` knows of, at the address of `client`."""
@@ -227,8 +230,9 @@ class RpcEdge:
     def _headers(self, answer: Answer, ask: Ask) -> list[tuple[bytes, bytes]]:
         headers = [JSON]
         if self.table.answer_headers:
-            headers += provenance(answer)
-            headers += execution(answer)
+            provenance(answer, headers)
+            if answer.execution is not None:
+                headers += execution(answer)
         if answer.error is not None:
             headers += retry_after(answer.error)
         if ask.origin is not None:

@@ -315,6 +315,10 @@ class EdgeProtocol(HttpToolsProtocol):
 
     # --- endings ----------------------------------------------------------------------------------
 
+    def gone(self) -> bool:
+        """Nobody is there any more to be answered."""
+        return self.lost
+
     def refuse(self, error: CallerError | GatewayBug, status: int | None = None) -> None:
         """Answer with the error, then close; the rest of what the caller sends is not looked at.
 

@@ -80,7 +80,7 @@ class ConnectionPool:
         `extra_head` is complete header lines (trace context).  `careful` calls (those that may not
         be repeated) check a reused connection for a close before writing.  Raises AttemptError.
         """
-        connection = await self._connection(deadline_at, careful)
+        connection = self._take_idle(careful, deadline_at) or await self.connect(deadline_at)
         request = b"%b%bContent-Length: %d\r\n\r\n%b" % (self.target.head, extra_head, len(body), body)
         future = connection.exchange(request, deadline_at, notice_at, notice)
         try:
@@ -96,7 +96,7 @@ class ConnectionPool:
 
         `head` is complete header lines, Content-Length included where there is a body.  Raises AttemptError.
         """
-        connection = await self._connection(deadline_at, careful)
+        connection = self._take_idle(careful, deadline_at) or await self.connect(deadline_at)
         to = self.target
         request = b"%b %b%b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n%b" % (
             verb, to.prefix, target, to.authority, to.extra, head, body
@@ -107,13 +107,6 @@ class ConnectionPool:
         except asyncio.CancelledError:
             connection.abandon(future)
             raise
-
-    async def _connection(self, deadline_at: float, careful: bool) -> Connection:
-        """An idle connection that is sound, or a new one."""
-        now = self.clock()
-        if now >= deadline_at:
-            raise Cancelled("no time was left", sent=Sent.NOT_SENT)
-        return self._take_idle(careful, now) or await self.connect(deadline_at)
 
     async def connect(self, deadline_at: float) -> Connection:
         """Open a connection: resolve, connect, TLS.  Raises a NotSent error: nothing was written."""
@@ -211,7 +204,11 @@ class ConnectionPool:
     def idle_connections(self) -> int:
         return len(self._idle)
 
-    def _take_idle(self, careful: bool, now: float) -> Connection | None:
+    def _take_idle(self, careful: bool, deadline_at: float) -> Connection | None:
+        """An idle connection that is sound.  Raises Cancelled when the deadline has passed."""
+        now = self.clock()
+        if now >= deadline_at:
+            raise Cancelled("no time was left", sent=Sent.NOT_SENT)
         idle = self._idle
         while idle:
             connection = idle.pop()
