@@ -199,9 +199,6 @@ class Gateway:
         self._started.set()
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again by the collector
-        # Requests leave no cycles, but while hundreds are under way their objects look to the collector like growth:
-        # at 256 connections it took a tenth of the time.
-        gc.set_threshold(20_000, 20, 20)
 
     async def stop(self, drain_for: float | None = None) -> int:
         """Readiness off, in-flight calls finish, then close.  Returns how many calls were cut off."""
