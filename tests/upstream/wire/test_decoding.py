@@ -68,7 +68,7 @@ def test_no_bytes_do_more_than_be_refused(body: bytes, sizes: list[int]) -> None
     assert not decoder.finished or not body
 
 
-@pytest.mark.parametrize("behind", [b"x", b"\0", gzip.compress(b"{}")])
+@pytest.mark.parametrize("behind", [b"x", b"\0", gzip.compress(b"{}", mtime=0)])
 @pytest.mark.parametrize("apart", [False, True])
 def test_nothing_may_stand_behind_the_end(behind: bytes, apart: bool) -> None:
     decoder = BodyDecoder(b"gzip", MB)
