@@ -128,11 +128,10 @@ def test_two_hundred_bots_at_ten_times_the_limit_are_never_banned(tmp_path: Path
             at_most(
                 other.total() / asked[0], 0.01, f"share of calls refused because this machine was slow, {dict(other)}"
             )
-            at_least(asked[0], 5 * allowed, "weight asked for")  # twelve times the limit, where bots are not slow, too
+            at_least(asked[0], 10 * allowed, "weight asked for")
             assert len(served) == HUNGRY
             # a turn comes round in more than their second
-            ranked, tenth = sorted(served.values()), HUNGRY // 10
-            at_most(ranked[-tenth], 6 * ranked[tenth - 1], "requests served to the bots with the most")
+            at_most(max(served.values()), 6 * min(served.values()), "requests served to the bot with the most")
 
     run(scenario())
 
