@@ -32,8 +32,8 @@ def execution(answer: Answer | Forwarded) -> list[Header]:
 
 def provenance(answer: Answer | Forwarded, headers: list[Header]) -> None:
     """Add who answered, after how many attempts, and why the answer may be less than it should be."""
-    headers.append((b"x-seawall-attempts", b"%d" % answer.attempts))
     if answer.endpoint:
         headers.append((b"x-seawall-endpoint", answer.endpoint.encode()))
+    headers.append((b"x-seawall-attempts", b"%d" % answer.attempts))
     if answer.degraded:
         headers.append((b"x-seawall-degraded", answer.degraded.encode()))
