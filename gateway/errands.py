@@ -6,8 +6,24 @@ Always true: a task is held until it ends, so the loop cannot lose it; what it f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
+
+
+async def end(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancel them, and return when all have ended, however they did."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def within(seconds: float, works: Iterable[Coroutine[Any, Any, object]]) -> None:
+    """Do all of them at the same time; what is not done after `seconds` is cancelled."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    if tasks:
+        await asyncio.wait(tasks, timeout=seconds)
+        await end(tasks)
 
 
 class Errands:
@@ -25,10 +41,7 @@ class Errands:
 
     async def end(self) -> None:
         """Cancel what is still going on, and return when all of it has ended."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self._tasks)
 
     def _ended(self, task: asyncio.Future[Any]) -> None:
         self._tasks.discard(task)

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from gateway.clock import Clock
 from gateway.dialect.software import software
+from gateway.errands import end
 from gateway.model import AttemptKind, Call, Family, HeadReport
 from gateway.policy.breaker import BreakerState
 from gateway.upstream.calls.attempts import Attempts
@@ -61,9 +62,7 @@ class Poller:
                 self._round(self._clock())
                 await asyncio.sleep(LOOK_EVERY)
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await end(self._tasks)
 
     async def ask_all(self, time_limit: float) -> None:
         """Ask every endpoint once, all at the same time; returns within `time_limit` seconds."""

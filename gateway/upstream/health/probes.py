@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 
 from gateway.clock import Clock
 from gateway.dialect.jsonrpc import encode_request
+from gateway.errands import end, within
 from gateway.errors import AttemptError
 from gateway.model import Call, Family, HeadReport, Outcome, Reading, ReplyKind
 from gateway.policy.breaker import BreakerState
@@ -49,17 +50,8 @@ class Prober:
 
     async def verify_all(self, time_limit: float) -> None:
         """Ask every endpoint for its chain once, all at the same time; returns within `time_limit` seconds."""
-        tasks = [
-            asyncio.ensure_future(self._verify(route, state))
-            for route in self._routes()
-            for state in route.pool.states
-            if not state.verified
-        ]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=time_limit)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        unverified = ((route, state) for route in self._routes() for state in route.pool.states if not state.verified)
+        await within(time_limit, [self._verify(route, state) for route, state in unverified])
 
     async def run(self) -> None:
         """Probe for ever; ends by cancellation, leaving no task behind."""
@@ -68,10 +60,7 @@ class Prober:
                 self._round(self._clock())
                 await asyncio.sleep(LOOK_EVERY)
         finally:
-            out = list(self._out.values())
-            for task in out:
-                task.cancel()
-            await asyncio.gather(*out, return_exceptions=True)
+            await end(self._out.values())
 
     def _round(self, now: float) -> None:
         live: set[int] = set()

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from gateway.clock import Clock, wall_seconds
 from gateway.dialect.venue import Pulse, Word
 from gateway.dialect.venue_answers import server_time, text_at
+from gateway.errands import end, within
 from gateway.errors import AttemptError
 from gateway.model import Family, Outcome, Reading, ReplyKind
 from gateway.policy.breaker import BreakerState
@@ -54,17 +55,8 @@ class VenueProber:
 
     async def ask_all(self, time_limit: float) -> None:
         """Ask every host once, all at the same time; returns within `time_limit` seconds."""
-        tasks = [
-            asyncio.ensure_future(self._ping(route, state))
-            for route in self._routes()
-            for state in route.pool.states
-            if not state.verified
-        ]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=time_limit)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        unverified = ((route, state) for route in self._routes() for state in route.pool.states if not state.verified)
+        await within(time_limit, [self._ping(route, state) for route, state in unverified])
 
     async def run(self) -> None:
         """Probe for ever; ends by cancellation, leaving no task behind."""
@@ -73,10 +65,7 @@ class VenueProber:
                 self._round(self._clock())
                 await asyncio.sleep(LOOK_EVERY)
         finally:
-            out = list(self._out.values())
-            for task in out:
-                task.cancel()
-            await asyncio.gather(*out, return_exceptions=True)
+            await end(self._out.values())
 
     def _round(self, now: float) -> None:
         sweep = now - self._swept_at >= 1.0
