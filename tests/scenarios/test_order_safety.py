@@ -234,13 +234,14 @@ def test_no_order_is_sent_twice_and_each_is_labelled_as_the_exchange_knows_it(tm
             twice = [key for key, times in venue.accounts.executed.items() if times > 1]
             struck = sum(exchange.struck.values())
             print(
-                f"{share * BOTS} orders, {struck} faults of {len(exchange.struck)} kinds, seed {SEED}: {dict(labels)}"
+                f"{share * BOTS} orders, {struck} faults of {len(exchange.struck)} kinds, seed {SEED}: {dict(labels)}; "
+                f"{len(late)} too late for no fault"
             )
             assert twice == []
             assert wrong == []
             assert venue.bad_signatures == 0
             assert len(exchange.struck) >= 30
-            at_most(len(late), 0.01 * ORDERS, "orders not answered in time for no fault")
+            at_most(len(late), 0, "orders not answered in time for no fault")
 
     run(scenario())
 

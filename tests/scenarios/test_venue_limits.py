@@ -110,7 +110,7 @@ def test_two_hundred_bots_at_ten_times_the_limit_are_never_banned(tmp_path: Path
                 f"{WATCHERS + HUNGRY + TRADERS} bots for {SECONDS:.0f} s, {asked[0] / allowed:.1f} times the limit: "
                 f"weight at most {venue.weight_peak} of {LIMIT} in a window, {venue.refused_429} refusals, "
                 f"{venue.banned_418} bans; {len(waits)} orders, longest wait {max(waits) * 1e3:.0f} ms; "
-                f"{len(ages)} tickers, oldest {max(ages):.2f} s; "
+                f"{len(ages)} tickers, oldest {max(ages):.2f} s, {stale[0]} not to be had; refused otherwise {dict(other)}; "
                 f"requests served to a hungry bot {min(served.values())} to {max(served.values())}; "
                 f"stood still for {stood_still_for():.2f} s; seed {SEED}"
             )
@@ -121,13 +121,10 @@ def test_two_hundred_bots_at_ten_times_the_limit_are_never_banned(tmp_path: Path
             assert venue.weight_peak <= LIMIT
             at_most(labels.count("not_sent"), 0, "orders that had no turn within their four seconds")
             assert set(labels) == {"done"}
-            noise = 2 * stood_still_for()  # nobody is served while this machine stands still, nor are those in front
-            at_most(max(waits), 1.0 + noise, "seconds of the slowest order")
-            at_most(max(ages), FRESH_FOR + 1.0 + noise, "age of the oldest ticker, seconds")
-            at_most(stale[0] / len(ages), 0.05, "share of tickers that were not to be had in time")
-            at_most(
-                other.total() / asked[0], 0.01, f"share of calls refused because this machine was slow, {dict(other)}"
-            )
+            at_most(max(waits), 1.0, "seconds of the slowest order")
+            at_most(max(ages), FRESH_FOR + 1.0, "age of the oldest ticker, seconds")
+            at_most(stale[0], 0, "tickers that were not to be had in time")
+            at_most(other.total(), 0, f"calls refused otherwise than for the limit, {dict(other)}")
             at_least(asked[0], 10 * allowed, "weight asked for")
             assert len(served) == HUNGRY
             # a turn comes round in more than their second
