@@ -110,7 +110,8 @@ def test_two_hundred_bots_at_ten_times_the_limit_are_never_banned(tmp_path: Path
                 f"{WATCHERS + HUNGRY + TRADERS} bots for {SECONDS:.0f} s, {asked[0] / allowed:.1f} times the limit: "
                 f"weight at most {venue.weight_peak} of {LIMIT} in a window, {venue.refused_429} refusals, "
                 f"{venue.banned_418} bans; {len(waits)} orders, longest wait {max(waits) * 1e3:.0f} ms; "
-                f"{len(ages)} tickers, oldest {max(ages):.2f} s, {stale[0]} not to be had; refused otherwise {dict(other)}; "
+                f"{len(ages)} tickers, oldest {max(ages):.2f} s, {stale[0]} not to be had; "
+                f"refused otherwise {dict(other)}; "
                 f"requests served to a hungry bot {min(served.values())} to {max(served.values())}; "
                 f"stood still for {stood_still_for():.2f} s; seed {SEED}"
             )
