@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import string
+import timeit
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.telemetry.redaction import MASK, TEXT_LIMIT, Redactor, encodings
+from tests.pace import at_most
 
 secrets_texts = st.text(st.characters(codec="utf-8"), min_size=8, max_size=60).filter(
     lambda s: len(s.strip()) >= 8 and MASK not in s
@@ -148,4 +150,9 @@ def test_a_cut_leaves_no_part_of_a_secret(offset: int) -> None:
 )
 def test_hostile_text_costs_linear_time(piece: str) -> None:
     redactor = Redactor(["kT9xQ2vB7mZ4pL8wR1sN", "https-ish-secret"])
-    redactor.scrub(piece * (1_000_000 // len(piece)))  # a quadratic pattern would take minutes
+
+    def takes(size: int) -> float:
+        text = piece * (size // len(piece))
+        return min(timeit.repeat(lambda: redactor.scrub(text), number=1, repeat=3))
+
+    at_most(takes(200_000) / takes(25_000), 24.0, "times as long for eight times the text: linear is 8, quadratic 64")
