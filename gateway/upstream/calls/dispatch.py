@@ -5,7 +5,8 @@ failure is an answer too, never an exception to the edge.
 The happy path is short on purpose: choose, send, read, settle, answer.  Everything that matters only
 when something goes wrong (the plan, attempt records, readings, a second leg, a place in the queue) is
 built when it does.
-Does not belong here: deciding (policy/plan), counting (fleet), the meaning of a reply (dialect).
+Does not belong here: what follows when something goes wrong (course), counting (fleet), the meaning of a reply
+(dialect).
 """
 
 from __future__ import annotations
@@ -18,22 +19,18 @@ from gateway.clock import Clock
 from gateway.dialect.jsonrpc import BadReply, encode_request, read_reply
 from gateway.errors import AttemptError
 from gateway.model import AttemptKind, Call, Outcome, Reading, ReplyKind, RequestClass
-from gateway.policy.plan import CallerGone, Command, Deliver, Ended, Fail, Launch, LookedUp, LookUp, NothingLeft, Plan
-from gateway.policy.retry import Verdict
-from gateway.upstream.calls import splitting
+from gateway.policy.plan import Deliver
 from gateway.upstream.calls.agreeing import agree
-from gateway.upstream.calls.answers import Answer, Attempt, Execution, Scrub, deliver, fail
+from gateway.upstream.calls.answers import Answer, Attempt, Execution, Scrub, deliver
 from gateway.upstream.calls.attempts import Attempts, Heads
 from gateway.upstream.calls.audit import Auditor
+from gateway.upstream.calls.course import Course, Gone
 from gateway.upstream.calls.examination import look_into
 from gateway.upstream.calls.hedge import Hedge
-from gateway.upstream.calls.lookup import look_up
 from gateway.upstream.calls.route import Route
-from gateway.upstream.calls.waiting import Shed
 from gateway.upstream.fleet.permits import ANSWERED, Permit
 from gateway.upstream.wire.engine import Reply
 
-Gone = Callable[[], bool]
 # Looked up once: each look at an enum's member by its name costs a tenth of a microsecond (Python 3.11).
 _PINNED, _HEDGED = RequestClass.PINNED_READ, (RequestClass.PINNED_READ, RequestClass.HEAD_READ)
 _ANSWER, _SUCCESS = ReplyKind.ANSWER, Outcome.SUCCESS
@@ -76,7 +73,7 @@ class Dispatcher:
         request_class = call.request_class
         permit = pool.first(call, now) if not pool.waiting else None
         if permit is None:
-            return await self._by_plan(route, call, deadline_at, heads, None, None, caller_gone, caller)
+            return await self._course(route, call, deadline_at, heads, caller_gone, caller).run(None, None)
         legs: list[Hedge] = []  # the second one, if it comes to that
         notice, notice_at = None, 0.0
         if request_class in _HEDGED and pool.hedged:
@@ -115,8 +112,14 @@ class Dispatcher:
             for hedge in legs:
                 hedge.drop()
             raise
-        second = legs[0] if legs else None
-        return await self._by_plan(route, call, deadline_at, heads, first, second, caller_gone, caller)
+        course = self._course(route, call, deadline_at, heads, caller_gone, caller)
+        return await course.run(first, legs[0] if legs else None)
+
+    def _course(
+        self, route: Route, call: Call, deadline_at: float, heads: Heads | None, gone: Gone, caller: str
+    ) -> Course:
+        """The long way, for a call that its first endpoint does not answer well."""
+        return Course(self._attempts, self._scrub, self.handle, route, call, deadline_at, heads, gone, caller)
 
     def _ending(self, route: Route, call: Call, permit: Permit, result: bytes, legs: list[Hedge]) -> Answer | Attempt:
         """A result came from the first endpoint: the call's answer, unless looking into it raises a doubt."""
@@ -158,114 +161,3 @@ class Dispatcher:
         answer.attempts = 2
         answer.records = (slow, attempt.record)
         return answer
-
-    # --- the long way -----------------------------------------------------------------------------
-
-    async def _by_plan(
-        self,
-        route: Route,
-        call: Call,
-        deadline_at: float,
-        heads: Heads | None,
-        first: Attempt | None,
-        hedge: Hedge | None,
-        caller_gone: Gone,
-        caller: str,
-    ) -> Answer:
-        """Every call that was not answered well by its first endpoint.  Counts what was left open at the end."""
-        attempts: list[Attempt] = []
-        try:
-            return await self._carry_out(route, call, deadline_at, heads, first, hedge, caller_gone, caller, attempts)
-        finally:
-            self._attempts.settle(route, call, attempts)
-            if hedge is not None:
-                hedge.drop()
-
-    async def _carry_out(
-        self,
-        route: Route,
-        call: Call,
-        deadline_at: float,
-        heads: Heads | None,
-        first: Attempt | None,
-        hedge: Hedge | None,
-        caller_gone: Gone,
-        caller: str,
-        attempts: list[Attempt],
-    ) -> Answer:
-        pool = route.pool
-        plan = Plan(call.request_class, pool.settings.retry, deadline_at)
-        shed: Shed | None = None
-        if first is None:
-            parts = splitting.parts_for(route, call, self._clock())
-            if parts is not None:
-                return await splitting.gather(self.handle, route, call, parts, deadline_at, heads, caller)
-            command: Command = Launch((), call.request_class.last_resort)
-        else:
-            attempts.append(first)
-            command = self._tell(plan, route, first.ended, hedge is not None and hedge.started)
-        while True:
-            if isinstance(command, Launch):
-                if attempts and caller_gone():
-                    command = self._tell(plan, route, CallerGone())
-                    continue
-                second = await hedge.result() if hedge is not None else None
-                hedge = None
-                if second is None:
-                    try:
-                        second = await self._launch(route, call, deadline_at, heads, command, caller)
-                    except Shed as gave_way:
-                        shed = gave_way
-                if second is None:
-                    free_after = shed.retry_after if shed is not None else pool.free_after(call, self._clock())
-                    command = self._tell(plan, route, NothingLeft(free_after))
-                else:
-                    attempts.append(second)
-                    command = self._tell(plan, route, second.ended)
-            elif isinstance(command, LookUp):
-                found = await look_up(route, call, self._clock, self._attempts.wire_ids)
-                command = self._tell(plan, route, LookedUp(found))
-            elif isinstance(command, Deliver):
-                told = attempts[command.attempt]
-                if told.ended.kind is ReplyKind.RANGE_TOO_LARGE:
-                    parts = splitting.parts_for(route, call, self._clock(), told.reading)
-                    if parts is not None:
-                        return await splitting.gather(self.handle, route, call, parts, deadline_at, heads, caller)
-                return deliver(route, call, attempts, command, self._scrub)
-            else:
-                return fail(route, call, attempts, command, self._clock(), shed is not None)
-
-    def _tell(
-        self, plan: Plan, route: Route, event: Ended | NothingLeft | LookedUp | CallerGone, under_way: bool = False
-    ) -> Command:
-        """Feed the plan one event; a granted retry is paid for here.
-
-        `under_way`: a second leg is out already, and the hedge budget has paid for it.
-        """
-        now = self._clock()
-        budget = route.pool.retry_budget
-        command = plan.on(event, now, under_way or budget.available_after(1.0, now) == 0.0)
-        if isinstance(command, Launch):
-            if command.paid and not under_way:
-                budget.take(1.0, now)
-        elif isinstance(command, Fail) and command.because is Verdict.BUDGET:
-            route.stats.retry_budget_refusals += 1
-        return command
-
-    async def _launch(
-        self, route: Route, call: Call, deadline_at: float, heads: Heads | None, command: Launch, caller: str
-    ) -> Attempt | None:
-        """One more attempt; None when no endpoint is left.  Raises Shed when it waited for a busy one in vain."""
-        pool, used = route.pool, command.used
-        queue = route.waiting if not used else None
-        permit = None
-        if queue is None or not pool.waiting:  # those who wait are served first
-            permit = pool.next(call, used, False, self._clock(), doubted=not command.paid, rouse=command.rouse)
-        if permit is None and queue is not None and pool.busy(call, self._clock()):
-            permit = await queue.permit(call, caller, deadline_at)
-        if permit is None and command.last_resort:
-            permit = pool.next(call, used, True, self._clock(), rouse=command.rouse)
-        if permit is None:
-            return None
-        kind = AttemptKind.RETRY if command.used else _FIRST
-        return await self._attempts.send(route, call, permit, deadline_at, heads, kind, again=bool(command.used))
