@@ -4,7 +4,7 @@ Always true: a call whose class is not repeatable is repeated only when provably
 no attempt starts after the deadline; a route's retries stay within its budget (a share of its calls
 plus a small steady rate), so that an outage is not multiplied by us; the first attempt of a call
 needs no budget.
-Does not belong here: which endpoint comes next (selection), and doing it (upstream/calls/dispatch).
+Does not belong here: which endpoint comes next (selection), and doing it (upstream/calls/course).
 """
 
 from __future__ import annotations
